@@ -1,0 +1,36 @@
+# The commands of the README. `make demo` and `make test` set themselves up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONSAFEPATH := 1
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: install demo test test-slow lint clean
+
+install: $(VENV)/.installed
+
+# All extras and the tools for development; torch is pinned by constraints.txt to a build without CUDA.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+# make demo            both families on the built-in logs
+# make demo LOG=path   ThinkRoute on a log, or on a recording that an importer knows
+demo: install
+	$(BIN)/python experiments/demo.py $(if $(LOG),--log $(LOG))
+
+test: install
+	$(BIN)/pytest -m "not slow"
+
+test-slow: install
+	$(BIN)/pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info runs

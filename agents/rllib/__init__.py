@@ -1,0 +1,1 @@
+"""Routers trained with RLlib's PPO: `ppo.train` turns an environment id into a policy folder."""

@@ -1,0 +1,86 @@
+"""The routing network as an RLlib module: choices are scored one by one, with shared weights.
+
+The same network as `rlroute.policy.forward`, parameter for parameter, with a value head on top for PPO's
+critic.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from rlroute.layout import Layout
+from rlroute.policy import MASKED
+
+
+class RouterModule(TorchRLModule, ValueFunctionAPI):
+    """Actor and critic over observations ``{"observation": (N, D) f32, "action_mask": (N, A) int8}``.
+
+    `model_config` holds the `layout` (`Layout.to_dict`) and the width `hidden` of every layer.
+    """
+
+    def setup(self) -> None:
+        layout = Layout.from_dict(self.model_config["layout"])
+        hidden = int(self.model_config["hidden"])
+        self.context_size, self.block_size = layout.context_size, layout.block_size
+        self.context_encoder = _perceptron(layout.context_size, hidden, hidden)
+        self.choice_encoder = _perceptron(layout.block_size + hidden, hidden, hidden)
+        self.trunk = nn.Linear(3 * hidden, hidden)
+        self.choice_head = _perceptron(2 * hidden, hidden, len(layout.choice_actions))
+        self.context_head = nn.Linear(hidden, len(layout.context_actions)) if layout.context_actions else None
+        self.value_head = _perceptron(hidden, hidden, 1)
+        with torch.no_grad():  # start near the uniform policy: the first updates then see every action
+            last_layers: list[Any] = [self.choice_head[2], self.context_head]
+            for layer in filter(None, last_layers):
+                layer.weight.mul_(0.01)
+                layer.bias.zero_()
+
+    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+        choices, summary = self._encode(batch[Columns.OBS]["observation"])
+        scores = self.choice_head[2](torch.relu(_joint_layer(self.choice_head[0], choices, summary)))
+        logits = scores.transpose(1, 2).flatten(1)  # every choice's first action, then every second
+        if self.context_head is not None:
+            logits = torch.cat([self.context_head(summary), logits], dim=1)
+        logits = logits.masked_fill(batch[Columns.OBS]["action_mask"] == 0, MASKED)
+        return {Columns.ACTION_DIST_INPUTS: logits, Columns.EMBEDDINGS: summary}
+
+    def _forward_exploration(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+        with torch.no_grad():
+            out = self._forward(batch)
+            out[Columns.VF_PREDS] = self.compute_values(batch, out.pop(Columns.EMBEDDINGS))
+        return out
+
+    _forward_inference = _forward_exploration
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
+        """Value estimates (N,)."""
+        if embeddings is None:
+            _, embeddings = self._encode(batch[Columns.OBS]["observation"])
+        return self.value_head(embeddings).squeeze(-1)
+
+    def _encode(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Choice codes (N, C, hidden) and the summary of the situation (N, hidden)."""
+        context = observation[:, : self.context_size]
+        blocks = observation[:, self.context_size :].unflatten(1, (-1, self.block_size))
+        code = torch.relu(self.context_encoder(context))
+        choices = torch.relu(_joint_layer(self.choice_encoder[0], blocks, code))
+        choices = torch.relu(self.choice_encoder[2](choices))
+        pooled = torch.cat([code, choices.mean(dim=1), choices.amax(dim=1)], dim=1)
+        return choices, torch.relu(self.trunk(pooled))
+
+
+def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def _joint_layer(layer: Any, of_choice: Tensor, of_all: Tensor) -> Tensor:
+    """`layer` over [own, shared] inputs, as a sum: the shared part is computed once a row, not C times."""
+    own = of_choice.shape[-1]
+    shared = linear(of_all, layer.weight[:, own:], layer.bias)
+    return linear(of_choice, layer.weight[:, :own]) + shared[:, None]

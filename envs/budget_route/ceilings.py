@@ -1,0 +1,177 @@
+"""What no BudgetRoute policy can beat, and by how much: two ceilings over a log's state graph.
+
+`latent_knowing` knows the state, its step kind and its difficulty (every outcome's probability) but not the
+draws: an exact Markov decision process over state x expensive calls left. `clairvoyant` knows the draws as
+well.
+
+Costs are those stored with the log, without prompt cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlroute.arrays import LogArrays
+from rlroute.log import Log
+from rlroute.outcomes import Outcomes, outcomes_of
+
+_IMPOSSIBLE = -1e9  # value of a choice that cannot be made
+
+
+@dataclass(frozen=True)
+class LatentKnowing:
+    """Expected result of the optimal policy, per task in the order asked for, and the policy itself."""
+
+    value: np.ndarray  # (M,) success - cost_weight * cost / c_ref
+    success: np.ndarray  # (M,) probability
+    cost_usd: np.ndarray  # (M,) expected, without prompt cache
+    expensive_calls: np.ndarray  # (M,) expected
+    policy: np.ndarray  # (S, L) int8: choice by expensive calls left (L = cap + 1; 1 without a cap), -1: none
+
+
+def latent_knowing(
+    log: Log,
+    tasks: np.ndarray,
+    expensive: np.ndarray,
+    cap: int | None = None,
+    cost_weight: float = 0.0,
+    c_ref: float = 1.0,
+    outcomes: Outcomes | None = None,
+) -> LatentKnowing:
+    """Maximise P(success) - cost_weight * E[cost_usd] / c_ref, with at most `cap` expensive calls.
+
+    `tasks` (M,) are indices of root states, `expensive` (C,) is bool. Ties go to the choice with the lower
+    cost.
+    """
+    outcomes = outcomes_of(log) if outcomes is None else outcomes
+    arrays = log.arrays
+    num_states, num_choices, _ = outcomes.probability.shape
+    layers = 1 if cap is None else cap + 1
+    # Success, cost and expensive calls from here on, under the best policy: (S + 1, L); the last row is
+    # "nowhere".
+    success = np.zeros((num_states + 1, layers))
+    success[:num_states] = np.asarray(arrays.terminal & arrays.success)[:, None]
+    cost = np.zeros_like(success)
+    calls = np.zeros_like(success)
+    policy = np.full((num_states, layers), -1, np.int8)
+    available, price = outcomes.available, outcomes.mean_cost_usd
+    for states in _last_to_first(arrays):
+        options = []
+        for choice in range(num_choices):
+            probability = outcomes.probability[states, choice][..., None]  # (n, K, 1)
+            following = outcomes.next_state[states, choice]  # -1 reads the last row
+            spends = bool(expensive[choice])
+            next_success = _after(success[following], spends, cap)  # (n, K, L)
+            next_cost = _after(cost[following], spends, cap)
+            next_calls = _after(calls[following], spends, cap)
+            option = np.stack(
+                [
+                    (probability * next_success).sum(axis=1),
+                    (probability * next_cost).sum(axis=1) + price[states, choice][:, None],
+                    (probability * next_calls).sum(axis=1) + spends,
+                ]
+            )  # (3, n, L)
+            forbidden = np.broadcast_to(~available[states, choice][:, None], option.shape[1:]).copy()
+            if spends and cap is not None:
+                forbidden[:, 0] = True
+            options.append((option, forbidden))
+        table = np.stack([option for option, _ in options])  # (C, 3, n, L)
+        forbidden = np.stack([mask for _, mask in options])  # (C, n, L)
+        value = np.where(forbidden, _IMPOSSIBLE, table[:, 0] - cost_weight * table[:, 1] / c_ref)
+        # A hair of cost breaks ties between choices that succeed alike.
+        best = np.argmax(value - 1e-9 * table[:, 1] / max(float(price.max(initial=0.0)), 1e-30), axis=0)
+        chosen = np.take_along_axis(table, best[None, None], axis=0)[0]
+        stuck = forbidden.all(axis=0)
+        success[states] = np.where(stuck, success[states], chosen[0])
+        cost[states] = np.where(stuck, 0.0, chosen[1])
+        calls[states] = np.where(stuck, 0.0, chosen[2])
+        policy[states] = np.where(stuck, -1, best)
+    top = layers - 1
+    return LatentKnowing(
+        value=success[tasks, top] - cost_weight * cost[tasks, top] / c_ref,
+        success=success[tasks, top],
+        cost_usd=cost[tasks, top],
+        expensive_calls=calls[tasks, top],
+        policy=policy,
+    )
+
+
+def _after(values: np.ndarray, spends: bool, cap: int | None) -> np.ndarray:
+    """Values by expensive calls left (last axis), seen from before a call that may use one up."""
+    if not spends or cap is None:
+        return values
+    return np.concatenate([np.zeros_like(values[..., :1]), values[..., :-1]], axis=-1)
+
+
+def _last_to_first(arrays: LogArrays) -> list[np.ndarray]:
+    """States that are not terminal, grouped by step, the last step first: every successor comes before."""
+    acting = np.flatnonzero(~np.asarray(arrays.terminal))
+    step = np.asarray(arrays.step)[acting]
+    return [acting[step == value] for value in np.unique(step)[::-1]]
+
+
+@dataclass(frozen=True)
+class Clairvoyant:
+    """The best that one replay of the log allows, per task in the order asked for."""
+
+    success: np.ndarray  # (M,) bool: within the cap
+    least_expensive_calls: np.ndarray  # (M,) float64: least number for a success, inf where there is none
+    least_cost_usd: (
+        np.ndarray
+    )  # (M,) float64: cost of the cheapest success within the cap, inf where there is none
+    value: np.ndarray  # (M,) float64: largest success - cost_weight * cost / c_ref within the cap
+
+
+def clairvoyant(
+    arrays: LogArrays,
+    tasks: np.ndarray,
+    expensive: np.ndarray,
+    rows: np.ndarray,
+    cap: int | None = None,
+    cost_weight: float = 0.0,
+    c_ref: float = 1.0,
+) -> Clairvoyant:
+    """Know in advance the response row that each choice will give in each state, `rows` (S, C); -1: none.
+
+    A state is met at most once an episode (steps increase), so one row a cell is all there is to know.
+    """
+    num_states, num_choices = rows.shape
+    layers = 1 if cap is None else cap + 1
+    won = np.asarray(arrays.terminal & arrays.success)
+    fewest = np.full(num_states + 1, np.inf)
+    fewest[:num_states][won] = 0.0
+    cheapest = np.full((num_states + 1, layers), np.inf)
+    cheapest[:num_states][won] = 0.0
+    value = np.zeros((num_states + 1, layers))
+    value[:num_states][won] = 1.0
+    for states in _last_to_first(arrays):
+        fewest_by, cheapest_by, value_by = [], [], []
+        for choice in range(num_choices):
+            row = rows[states, choice]
+            following = np.where(row >= 0, arrays.next_state[row], -1)
+            price = np.where(row >= 0, arrays.cost_usd[row], np.inf)[:, None]
+            spends = bool(expensive[choice])
+            fewest_by.append(fewest[following] + spends + np.where(row >= 0, 0.0, np.inf))
+            next_cheapest, next_value = cheapest[following], value[following]
+            if spends and cap is not None:
+                pad = np.full_like(next_cheapest[:, :1], np.inf)
+                next_cheapest = np.concatenate([pad, next_cheapest[:, :-1]], axis=1)
+                next_value = np.concatenate([-pad, next_value[:, :-1]], axis=1)
+            cheapest_by.append(next_cheapest + price)
+            value_by.append(
+                next_value
+                - (cost_weight * price / c_ref if cost_weight else np.where(price < np.inf, 0, np.inf))
+            )
+        fewest[states] = np.min(fewest_by, axis=0)
+        cheapest[states] = np.min(cheapest_by, axis=0)
+        best = np.max(value_by, axis=0)
+        value[states] = np.where(np.isinf(best), 0.0, best)  # stuck: the episode ends, failed
+    top = layers - 1
+    return Clairvoyant(
+        success=np.isfinite(cheapest[tasks, top]),
+        least_expensive_calls=fewest[tasks],
+        least_cost_usd=cheapest[tasks, top],
+        value=value[tasks, top],
+    )

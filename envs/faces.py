@@ -1,0 +1,239 @@
+"""The two Gymnasium faces of a family's dynamics: a native vector environment, and a scalar one that is a batch of one."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from rlroute.draws import key_from_seed
+from rlroute.envs.arguments import parse_arguments
+from rlroute.envs.replay import ReplayDynamics
+from rlroute.layout import Layout
+from rlroute.rewards import VECTOR_NAMES
+
+OPTIONS = ("task", "group", "slot", "reset_mask")
+AUTORESET = {
+    "next_step": AutoresetMode.NEXT_STEP,
+    "same_step": AutoresetMode.SAME_STEP,
+    "disabled": AutoresetMode.DISABLED,
+}
+
+
+def observation_space(layout: Layout, mask_in_obs: bool) -> gym.Space:
+    """A flat Box, or with `mask_in_obs` a Dict of it and the action mask."""
+    low, high = layout.bounds()
+    box = gym.spaces.Box(low, high, dtype=np.float32)
+    if not mask_in_obs:
+        return box
+    return gym.spaces.Dict({"observation": box, "action_mask": gym.spaces.MultiBinary(layout.num_actions)})
+
+
+class ReplayVectorEnv(gym.vector.VectorEnv):
+    """N episodes in lock-step. `autoreset` is "next_step", "same_step", or "disabled" (finished slots idle).
+
+    ``reset(options=…)`` takes ``task`` (state id or row of a root state, or one per slot), ``group`` (K consecutive
+    slots share task, weights and budgets until the next explicit reset), ``slot`` (play as that slot of a wider
+    vector environment) and ``reset_mask`` (with autoreset disabled: which slots to reset).
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1, "autoreset_mode": AutoresetMode.NEXT_STEP}
+    dynamics_type: ClassVar[type[ReplayDynamics]]
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        autoreset: str | AutoresetMode = "next_step",
+        mask_in_obs: bool = False,
+        render_mode: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        mode = autoreset if isinstance(autoreset, AutoresetMode) else AUTORESET.get(str(autoreset))
+        if mode is None:
+            raise ValueError(f"autoreset={autoreset!r}: expected one of {', '.join(map(repr, AUTORESET))}")
+        if render_mode not in (None, "ansi"):
+            raise ValueError(f"render_mode={render_mode!r}: expected None or 'ansi'")
+        if num_envs < 1:
+            raise ValueError(f"num_envs={num_envs!r}: expected at least 1")
+        parsed = parse_arguments(self.dynamics_type.arguments_type, arguments)
+        self.dynamics = self.dynamics_type(parsed, num_envs)
+        self.num_envs = num_envs
+        self.autoreset = mode
+        self.metadata = {**type(self).metadata, "autoreset_mode": mode}  # type: ignore[misc]
+        self.mask_in_obs = mask_in_obs
+        self.render_mode = render_mode
+        self.single_observation_space = observation_space(self.layout, mask_in_obs)
+        self.single_action_space = gym.spaces.Discrete(self.layout.num_actions)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.action_mask = np.zeros((num_envs, self.layout.num_actions), np.int8)
+        self._finished = np.zeros(num_envs, bool)
+        self._keyed = False
+
+    @property
+    def layout(self) -> Layout:
+        """Names, slices and units of an observation, and the order of the actions."""
+        return self.dynamics.layout
+
+    def policy_card(self) -> dict[str, Any]:
+        """What a policy trained here must remember, as plain data for its file."""
+        return self.dynamics.policy_card()
+
+    def policy_tensors(self) -> dict[str, np.ndarray]:
+        """Arrays that a policy trained here needs in order to observe a live text."""
+        return self.dynamics.policy_tensors()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        options = options or {}
+        unknown = sorted(set(options) - set(OPTIONS))
+        if unknown:
+            raise ValueError(f"unknown reset option {unknown[0]!r}: expected among {', '.join(OPTIONS)}")
+        dynamics = self.dynamics
+        if seed is not None or not self._keyed:
+            dynamics.key = key_from_seed(seed)
+            dynamics.episode[:] = -1
+            dynamics.slot = np.arange(self.num_envs)
+            self._keyed = True
+        which = np.arange(self.num_envs)
+        if "reset_mask" in options:
+            which = np.flatnonzero(np.asarray(options["reset_mask"], bool))
+        else:
+            dynamics.group_size = self._group_size(options.get("group", 1))
+        if "slot" in options:
+            dynamics.slot = np.broadcast_to(np.asarray(options["slot"], np.int64), (self.num_envs,)).copy()
+        tasks = self._root_rows(options["task"], len(which)) if "task" in options else None
+        dynamics.begin(which, tasks)
+        dynamics.write_action_mask(self.action_mask)
+        self._finished[which] = False
+        return self._observation(), self._info(np.zeros((self.num_envs, len(VECTOR_NAMES))))
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        action = np.asarray(actions, np.int64)
+        if action.shape != (self.num_envs,):
+            raise ValueError(f"actions of shape {action.shape}: expected ({self.num_envs},)")
+        if action.min() < 0 or action.max() >= self.layout.num_actions:
+            raise ValueError(f"action {action.min()} or {action.max()}: expected 0 to {self.layout.num_actions - 1}")
+        dynamics = self.dynamics
+        restart = self._finished.copy() if self.autoreset is AutoresetMode.NEXT_STEP else None
+        transition = dynamics.step(action, self.action_mask)
+        ended = transition.terminated | transition.truncated
+        final: dict[str, Any] = {}
+        if self.autoreset is AutoresetMode.SAME_STEP:
+            restart = ended
+            if ended.any():
+                final = {
+                    "final_obs": self._observation(),
+                    "_final_obs": ended,
+                    "final_info": self._info(transition.vector),
+                    "_final_info": ended,
+                }
+        if restart is not None and restart.any():
+            dynamics.begin(np.flatnonzero(restart))
+            dynamics.write_action_mask(self.action_mask)
+        self._finished = ended if self.autoreset is not AutoresetMode.SAME_STEP else np.zeros_like(ended)
+        info = self._info(transition.vector) | final
+        return self._observation(), transition.reward, transition.terminated, transition.truncated, info
+
+    def render(self) -> tuple[str, ...] | None:
+        """The state of every slot as text, with render_mode="ansi"."""
+        if self.render_mode is None:
+            gym.logger.warn('render() does nothing without render_mode="ansi"')
+            return None
+        return tuple(self.dynamics.describe(slot) for slot in range(self.num_envs))
+
+    def _observation(self) -> Any:
+        out = np.empty((self.num_envs, self.layout.size), np.float32)
+        self.dynamics.observe(out)
+        return {"observation": out, "action_mask": self.action_mask.copy()} if self.mask_in_obs else out
+
+    def _info(self, vector: np.ndarray) -> dict[str, Any]:
+        everyone = np.ones(self.num_envs, bool)
+        return {
+            "action_mask": self.action_mask.copy(),
+            "_action_mask": everyone,
+            "reward_vector": vector,
+            "_reward_vector": everyone,
+            "totals": self.dynamics.totals.vector(),
+            "_totals": everyone,
+        }
+
+    def _group_size(self, size: Any) -> int:
+        if not isinstance(size, (int, np.integer)) or size < 1 or self.num_envs % size:
+            raise ValueError(f"group={size!r}: expected a whole number that divides the {self.num_envs} slots")
+        return int(size)
+
+    def _root_rows(self, tasks: Any, count: int) -> np.ndarray:
+        """Rows of root states, (count,), from state ids or row numbers."""
+        given = np.broadcast_to(np.asarray(tasks), (count,))
+        arrays = self.dynamics.arrays
+        if given.dtype.kind in "US":
+            found = [np.flatnonzero(arrays.state_ids == name) for name in given]
+            rows = np.array([row[0] if len(row) else -1 for row in found])
+        else:
+            rows = given.astype(np.int64)
+        inside = (rows >= 0) & (rows < len(arrays.root))
+        wrong = np.flatnonzero(~(inside & arrays.root[np.where(inside, rows, 0)]))
+        if len(wrong):
+            raise ValueError(f"task={given[wrong[0]]!r}: expected the id or row of a root state of log {self.dynamics.log.name!r}")
+        return rows
+
+
+class ReplayEnv(gym.Env):
+    """One episode at a time: slot 0 of the vector face, or slot i with ``reset(options={"slot": i})``."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}
+    vector_type: ClassVar[type[ReplayVectorEnv]]
+
+    def __init__(self, *, mask_in_obs: bool = False, render_mode: str | None = None, **arguments: Any) -> None:
+        self.batch = self.vector_type(
+            1, autoreset="disabled", mask_in_obs=mask_in_obs, render_mode=render_mode, **arguments
+        )
+        self.render_mode = render_mode
+        self.observation_space = self.batch.single_observation_space
+        self.action_space = self.batch.single_action_space
+
+    @property
+    def layout(self) -> Layout:
+        """Names, slices and units of an observation, and the order of the actions."""
+        return self.batch.layout
+
+    @property
+    def dynamics(self) -> ReplayDynamics:
+        return self.batch.dynamics
+
+    def action_masks(self) -> np.ndarray:
+        """Legal actions, (num_actions,) bool; the name that maskable algorithms look for."""
+        return self.batch.action_mask[0].astype(bool)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        observation, info = self.batch.reset(seed=seed, options=options)
+        return _first(observation), _first_info(info)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.batch.step(np.asarray([action]))
+        return _first(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _first_info(info)
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """The episode so far as text, with render_mode="ansi"."""
+        frames = self.batch.render()
+        return None if frames is None else frames[0]
+
+
+def _first(observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {name: value[0] for name, value in observation.items()}
+    return observation[0]
+
+
+def _first_info(info: dict[str, Any]) -> dict[str, Any]:
+    return {name: value[0] for name, value in info.items() if not name.startswith("_")}

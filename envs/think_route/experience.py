@@ -1,0 +1,174 @@
+"""What the train split teaches the reference policies of ThinkRoute: labels, predictions, how answers agree.
+
+Everything is fitted on train states. Predictions for the train states themselves are cross-fitted over groups, so a
+belief fitted on top of them meets honest errors.
+
+A response to a whole question or a last sub-question is worth its recorded quality. A response that leads to another
+sub-question is worth what can be had there: the best mean quality of a single choice in the state it leads to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlroute.predictors import (
+    Array,
+    Boosted,
+    LogCost,
+    NearestNeighbours,
+    Ridge,
+    column_means,
+    cross_fitted,
+    squared_error,
+    tune,
+)
+
+Floats = NDArray[np.float64]
+TRAIN, VAL = 0, 1
+NEIGHBOURS = (5, 10, 20, 40, 80)
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+def cell_means(arrays: Any, values: Array) -> Floats:
+    """Mean of a number per response over the attempts of each (state, choice): (R,) → (S, C), NaN where none."""
+    states, choices = arrays.num_attempts.shape
+    cell = np.repeat(np.arange(states * choices), np.diff(arrays.cell))
+    known = np.isfinite(values)
+    count = np.bincount(cell[known], minlength=states * choices)
+    total = np.bincount(cell[known], weights=values[known], minlength=states * choices)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / np.where(count, count, np.nan)).reshape(states, choices)
+
+
+def response_worth(arrays: Any) -> Floats:
+    """What accepting each response is worth (R,): its quality, or the best single choice in the state it leads to."""
+    worth = np.array(arrays.quality, np.float64)
+    choices = arrays.num_attempts.shape[1]
+    state = np.repeat(np.arange(len(arrays.step)), np.diff(arrays.cell[::choices]))
+    leads = arrays.next_state >= 0
+    # Steps grow along next states, so states of later steps are finished before they are looked up.
+    for step in sorted(set(arrays.step[state[leads]].tolist()), reverse=True):
+        rows = np.flatnonzero(leads & (arrays.step[state] == step))
+        means = cell_means(arrays, worth)
+        best = np.max(np.where(np.isfinite(means), means, 0.0), axis=1)
+        worth[rows] = best[arrays.next_state[rows]]
+    worth[np.isnan(worth)] = 0.0  # an empty reply to a sub-question ends the episode with nothing
+    return worth
+
+
+@dataclass
+class Experience:
+    """Tables of shape (S, C) fitted on train; made once for a log and shared by all references.
+
+    `features` (S, D) are the text features; `recorded` and `recorded_cost` are means over attempts (USD), NaN where
+    nothing was recorded.
+    """
+
+    arrays: Any
+    split: NDArray[np.int8]
+    features: Array
+    seed_folds: int = 3
+    _quality: dict[str, Floats] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dynamics: Any) -> Experience:
+        """From the dynamics of an environment: its log, split and text features."""
+        arrays = dynamics.arrays
+        text = np.asarray(dynamics.full_text_features(), np.float32)
+        # Whole questions and sub-questions are answered differently well; so are the steps.
+        extra = [(~arrays.root).astype(np.float32)]
+        if np.ptp(arrays.step) > 0:
+            extra.append(np.asarray(arrays.step, np.float32) / max(1, int(arrays.step.max())))
+        return cls(arrays, np.asarray(dynamics.split), np.column_stack([text, *extra]))
+
+    @cached_property
+    def train(self) -> NDArray[np.bool_]:
+        return np.asarray((self.split == TRAIN) & ~self.arrays.terminal)
+
+    @cached_property
+    def val(self) -> NDArray[np.bool_]:
+        return np.asarray((self.split == VAL) & ~self.arrays.terminal)
+
+    @cached_property
+    def worth(self) -> Floats:
+        """(R,) what accepting each response is worth."""
+        return response_worth(self.arrays)
+
+    @cached_property
+    def recorded(self) -> Floats:
+        return cell_means(self.arrays, self.worth)
+
+    @cached_property
+    def recorded_cost(self) -> Floats:
+        return cell_means(self.arrays, np.asarray(self.arrays.cost_usd, np.float64))
+
+    @cached_property
+    def cost(self) -> Floats:
+        """Predicted cost of one call in USD."""
+        return self._cross_fit(LogCost, self.recorded_cost)
+
+    @cached_property
+    def latency(self) -> Floats:
+        """Predicted latency of one call in seconds: the mean of every choice."""
+        recorded = cell_means(self.arrays, np.asarray(self.arrays.latency_s, np.float64))
+        return self._means_by(self._kind, recorded)
+
+    def quality(self, name: str) -> Floats:
+        """Predicted worth by predictor `name`: mean, task, knn, ridge, boosted or ensemble; clipped to [0, 1]."""
+        if name not in self._quality:
+            if name == "ensemble":
+                table = np.mean([self.quality(n) for n in ("knn", "ridge", "boosted")], axis=0)
+            elif name == "mean":
+                table = self._means_by(self._kind, self.recorded)
+            elif name == "task":
+                table = self._means_by(self._kind * (1 + int(self.arrays.task_name.max())) + self.arrays.task_name, self.recorded)
+            else:
+                table = self._cross_fit(self._maker(name), self.recorded)
+            self._quality[name] = np.clip(table, 0.0, 1.0)
+        return self._quality[name]
+
+    def _maker(self, name: str) -> Any:
+        if name == "knn":
+            k = self._best_k()
+            return lambda: NearestNeighbours(k)
+        if name == "ridge":
+            alpha = tune(Ridge, PENALTIES, self.features, self.recorded, self.train, self.val)
+            return lambda: Ridge(alpha)
+        if name == "boosted":
+            return Boosted
+        raise ValueError(f"unknown predictor {name!r}: expected mean, task, knn, ridge, boosted or ensemble")
+
+    def _best_k(self) -> int:
+        ks = [k for k in NEIGHBOURS if k <= max(NEIGHBOURS[0], int(self.train.sum()) // 2)]
+        search = NearestNeighbours().fit(self.features[self.train], self.recorded[self.train])
+        tables = search.predict_for(self.features[self.val], ks)
+        return ks[int(np.argmin([squared_error(table, self.recorded[self.val]) for table in tables]))]
+
+    @cached_property
+    def _kind(self) -> NDArray[np.int64]:
+        """Whole questions and each step of sub-questions are different kinds of state."""
+        return np.where(self.arrays.root, 0, 1 + self.arrays.step.astype(np.int64))
+
+    def _means_by(self, label: NDArray[np.int64], recorded: Floats) -> Floats:
+        """Mean of every choice on train per label, the overall mean counting as one more observation."""
+        overall = column_means(recorded[self.train])
+        table = np.broadcast_to(overall, recorded.shape).copy()
+        for value in np.unique(label):
+            here = label == value
+            rows = recorded[here & self.train]
+            known = np.isfinite(rows)
+            table[here] = (np.where(known, rows, 0.0).sum(axis=0) + overall) / (known.sum(axis=0) + 1.0)
+        return np.nan_to_num(table)
+
+    def _cross_fit(self, make: Any, target: Floats) -> Floats:
+        table = np.zeros(target.shape)
+        live = ~self.arrays.terminal
+        table[live] = cross_fitted(
+            make, self.features[live], target[live], self.train[live], self.arrays.group[live], self.seed_folds
+        )
+        return table

@@ -1,0 +1,73 @@
+"""Random numbers as a function of where they are drawn: a counter-based hash instead of a stream.
+
+A draw depends on (key, slot, episode, …) alone, never on how many draws came before it or on how many slots run
+beside it, so a scalar environment repeats any slot of a vector environment exactly, and two policies that meet the
+same state in the same episode hear the same response.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+class Stream(IntEnum):
+    """What a draw is for; the streams of one episode are independent."""
+
+    TASK = 1
+    COST_WEIGHT = 2
+    LATENCY_WEIGHT = 3
+    BUDGET_USD = 4
+    BUDGET_CALLS = 5
+    ATTEMPT = 6
+    POLICY = 7
+
+
+def key_from_seed(seed: int | np.random.SeedSequence | None) -> np.uint64:
+    """The 64-bit key of a run: one `SeedSequence` per `reset(seed)`."""
+    sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+    return np.uint64(sequence.generate_state(1, np.uint64)[0])
+
+
+def hash_u64(key: np.uint64, *counters: ArrayLike) -> np.ndarray:
+    """SplitMix64's finaliser (Steele, Lea & Flood 2014) folded over the counters, which broadcast."""
+    with np.errstate(over="ignore"):
+        state = np.asarray(key, np.uint64)
+        for counter in counters:
+            state = (state ^ np.asarray(counter).astype(np.uint64)) + _GOLDEN
+            state = (state ^ (state >> np.uint64(30))) * _MIX_1
+            state = (state ^ (state >> np.uint64(27))) * _MIX_2
+            state = state ^ (state >> np.uint64(31))
+    return np.asarray(state, np.uint64)
+
+
+def uniform(key: np.uint64, *counters: ArrayLike) -> np.ndarray:
+    """Float64 in [0, 1) from the upper 53 bits of the hash."""
+    return (hash_u64(key, *counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def integers(key: np.uint64, high: ArrayLike, *counters: ArrayLike) -> np.ndarray:
+    """Integers in [0, high); the bias is below high · 2⁻⁵³."""
+    return (uniform(key, *counters) * np.asarray(high)).astype(np.int64)
+
+
+def permuted_index(key: np.uint64, size: np.ndarray, position: np.ndarray, *counters: ArrayLike) -> np.ndarray:
+    """Element `position` of a keyed random permutation of range(size); all arrays of shape (N,).
+
+    Sorting the hashes of 0 … size−1 gives the permutation; sizes are a handful (attempts of one choice in one state).
+    """
+    largest = int(size.max(initial=1))
+    if largest == 1:
+        return np.zeros(size.shape, np.int64)
+    columns = np.arange(largest, dtype=np.uint64)
+    expanded = [np.broadcast_to(np.asarray(c), size.shape)[:, None] for c in counters]
+    rank = hash_u64(key, *expanded, columns) >> np.uint64(1)  # (N, largest)
+    rank[columns >= size[:, None].astype(np.uint64)] = np.uint64(2**64 - 1)
+    order = np.argsort(rank, axis=1, kind="stable")
+    return order[np.arange(len(size)), position]

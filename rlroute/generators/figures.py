@@ -1,0 +1,100 @@
+"""Reference figures of the built-in logs; written by experiments/builtin_logs/figures.py, do not edit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FIGURES: dict[str, dict[str, Any]] = {
+    "questions": {
+        "c_ref_usd": 0.00034399,
+        "single": {
+            "qwen-2.5-7b": {"quality": 0.2471, "cost": 0.2166},
+            "llama-3.1-70b": {"quality": 0.4155, "cost": 0.691},
+            "llama-3.1-8b": {"quality": 0.1894, "cost": 0.1108},
+            "mistral-7b": {"quality": 0.2493, "cost": 0.1316},
+            "mixtral-8x22b": {"quality": 0.4741, "cost": 0.9924},
+            "gemma-2-27b": {"quality": 0.3993, "cost": 0.5606},
+        },
+        "weight_0.03": {
+            "best_single": {"reward": 0.4443, "quality": 0.4741, "cost": 0.9924},
+            "best_mix_at_cost_of_single_shot": {"quality": 0.4115},
+            "single_shot": {"reward": 0.5279, "quality": 0.5468, "cost": 0.6312},
+            "single_shot_latent_knowing": {"reward": 0.5811, "quality": 0.5985, "cost": 0.578},
+            "think_and_route_hops": {"reward": 0.7437, "quality": 0.7697, "cost": 0.8663},
+            "latent_knowing_without_thinking": {"reward": 0.7603, "quality": 0.7978, "cost": 1.2507},
+            "latent_knowing_without_checker": {"reward": 0.8388, "quality": 0.8683, "cost": 0.9853},
+            "latent_knowing": {"reward": 0.8972, "quality": 0.9243, "cost": 0.9043},
+            "clairvoyant": {"reward": 0.9926},
+        },
+        "weight_0.1": {
+            "best_single": {"reward": 0.3748, "quality": 0.4741, "cost": 0.9924},
+            "best_mix_at_cost_of_single_shot": {"quality": 0.3972},
+            "single_shot": {"reward": 0.4921, "quality": 0.5476, "cost": 0.5547},
+            "single_shot_latent_knowing": {"reward": 0.5428, "quality": 0.5943, "cost": 0.5141},
+            "think_and_route_hops": {"reward": 0.6881, "quality": 0.7611, "cost": 0.7298},
+            "latent_knowing_without_thinking": {"reward": 0.6852, "quality": 0.7775, "cost": 0.9226},
+            "latent_knowing_without_checker": {"reward": 0.7769, "quality": 0.8564, "cost": 0.7947},
+            "latent_knowing": {"reward": 0.841, "quality": 0.9144, "cost": 0.7334},
+            "clairvoyant": {"reward": 0.9752},
+        },
+        "weight_0.2": {
+            "best_single": {"reward": 0.2871, "quality": 0.3993, "cost": 0.5606},
+            "best_mix_at_cost_of_single_shot": {"quality": 0.3663},
+            "single_shot": {"reward": 0.4511, "quality": 0.5444, "cost": 0.4664},
+            "single_shot_latent_knowing": {"reward": 0.4954, "quality": 0.583, "cost": 0.4379},
+            "think_and_route_hops": {"reward": 0.635, "quality": 0.7513, "cost": 0.5817},
+            "latent_knowing_without_thinking": {"reward": 0.607, "quality": 0.7409, "cost": 0.6696},
+            "latent_knowing_without_checker": {"reward": 0.7045, "quality": 0.8369, "cost": 0.6619},
+            "latent_knowing": {"reward": 0.7727, "quality": 0.9013, "cost": 0.6432},
+            "clairvoyant": {"reward": 0.9505},
+        },
+        "weight_0.5": {
+            "best_single": {"reward": 0.1834, "quality": 0.2493, "cost": 0.1316},
+            "best_mix_at_cost_of_single_shot": {"quality": 0.3046},
+            "single_shot": {"reward": 0.3581, "quality": 0.5031, "cost": 0.29},
+            "single_shot_latent_knowing": {"reward": 0.3862, "quality": 0.5422, "cost": 0.3121},
+            "think_and_route_hops": {"reward": 0.474, "quality": 0.7489, "cost": 0.5498},
+            "latent_knowing_without_thinking": {"reward": 0.4567, "quality": 0.6505, "cost": 0.3876},
+            "latent_knowing_without_checker": {"reward": 0.5355, "quality": 0.7826, "cost": 0.4943},
+            "latent_knowing": {"reward": 0.6024, "quality": 0.8531, "cost": 0.5015},
+            "clairvoyant": {"reward": 0.8762},
+        },
+        "weight_1.0": {
+            "best_single": {"reward": 0.1176, "quality": 0.2493, "cost": 0.1316},
+            "best_mix_at_cost_of_single_shot": {"quality": 0.2668},
+            "single_shot": {"reward": 0.2339, "quality": 0.4156, "cost": 0.1817},
+            "single_shot_latent_knowing": {"reward": 0.2607, "quality": 0.462, "cost": 0.2013},
+            "think_and_route_hops": {"reward": 0.2017, "quality": 0.7108, "cost": 0.5091},
+            "latent_knowing_without_thinking": {"reward": 0.3071, "quality": 0.5466, "cost": 0.2395},
+            "latent_knowing_without_checker": {"reward": 0.3394, "quality": 0.6322, "cost": 0.2928},
+            "latent_knowing": {"reward": 0.3954, "quality": 0.7311, "cost": 0.3357},
+            "clairvoyant": {"reward": 0.7525},
+        },
+    },
+    "tasks": {
+        "always_small": {"success": 0.4135, "expensive_calls": 0.0, "cost_usd": 0.009335},
+        "always_large": {"success": 0.8248, "expensive_calls": 9.144, "cost_usd": 0.040768},
+        "cost_ratio_with_prompt_cache": 3.224,
+        "cap_2": {
+            "first_large": {"success": 0.4756, "expensive_calls": 1.989, "cost_usd": 0.013271},
+            "random_mix": {"success": 0.472, "expensive_calls": 1.304, "cost_usd": 0.013359},
+            "step_rule": {"success": 0.5917, "expensive_calls": 1.704, "cost_usd": 0.015275},
+            "latent_knowing": {"success": 0.6393, "expensive_calls": 1.643, "cost_usd": 0.016236},
+            "clairvoyant": {"success": 0.877},
+        },
+        "cap_4": {
+            "first_large": {"success": 0.5463, "expensive_calls": 3.931, "cost_usd": 0.018645},
+            "random_mix": {"success": 0.5444, "expensive_calls": 2.994, "cost_usd": 0.01869},
+            "step_rule": {"success": 0.7111, "expensive_calls": 2.945, "cost_usd": 0.019899},
+            "latent_knowing": {"success": 0.7528, "expensive_calls": 3.071, "cost_usd": 0.021378},
+            "clairvoyant": {"success": 0.9426},
+        },
+        "cap_6": {
+            "first_large": {"success": 0.6172, "expensive_calls": 5.809, "cost_usd": 0.025054},
+            "random_mix": {"success": 0.6216, "expensive_calls": 4.865, "cost_usd": 0.024638},
+            "step_rule": {"success": 0.7694, "expensive_calls": 3.412, "cost_usd": 0.022158},
+            "latent_knowing": {"success": 0.799, "expensive_calls": 4.281, "cost_usd": 0.025395},
+            "clairvoyant": {"success": 0.9508},
+        },
+    },
+}

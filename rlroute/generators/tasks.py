@@ -1,0 +1,336 @@
+"""The built-in log `tasks`: agent tasks as state graphs, a cheap and an expensive model acting at every step.
+
+A task needs `L` steps of progress, one after another, and forgives `slack` slips. Its states are
+
+    t0007/i.u.ok      i steps done, u slips so far, the last action worked
+    t0007/i.u.slip    the same, but the last action changed nothing ("Nothing happens.")
+    t0007/done, t0007/lost, t0007/ruined    terminal: success, patience exhausted, a fatal mistake
+
+An action has one of three outcomes, drawn independently for every attempt:
+
+    progress   (i + 1, u);  the task is done at i + 1 = L
+    slip       (i, u + 1);  the task is lost at u + 1 > slack
+    fatal      ruined; only where the step is irreversible
+
+    P(progress) = logistic(ease[model, step kind] - clutter - difficulty[task] - quirk[task, step])
+    P(fatal)    = fatal[model, step kind] x (1 - P(progress))
+
+The kind of a step is in the text, and so is a coarse reading of the difficulty; the rest of the difficulty
+and the quirk (which depends on the step, not on the model) are latent, though slips give them away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rlroute.generators.fields import DOMAINS, ENDS, FEEDBACK, MOODS, Domain, StepKind
+from rlroute.generators.names import NameDeck, group_of
+from rlroute.generators.sampling import draw_kinds, lognormal_tokens, mean_lognormal_tokens, named_streams
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from rlroute.log import Log
+
+KINDS = ("progress", "slip", "fatal")
+EXTRA = (
+    "objects_in_view",
+    "subgoals_left",
+    "tool_errors",
+    "retries_left",
+    "irreversible",
+)  # observable numbers
+
+
+@dataclass(frozen=True)
+class Model:
+    """One of the two models. Prices in USD per million tokens, as listed for the GPT-4.1 family."""
+
+    name: str
+    description: str
+    input_usd_per_mtok: float
+    cached_input_usd_per_mtok: float
+    output_usd_per_mtok: float
+    first_token_s: float
+    output_tokens_per_s: float
+    median_tokens: float  # completion tokens of a step
+
+
+MODELS = (
+    Model("gpt-4.1-mini", "cheap: good at routine steps", 0.40, 0.10, 1.60, 0.45, 85, 300),
+    Model("gpt-4.1", "expensive: careful", 2.00, 0.50, 8.00, 0.60, 60, 85),
+)
+
+
+@dataclass(frozen=True)
+class TasksParameters:
+    """Everything that decides the log `tasks`. Logits and probabilities unless a unit is given."""
+
+    seed: int = 20260302
+    num_tasks: int = 600
+    length: tuple[int, int] = (6, 12)  # steps of progress needed, inclusive range
+    slack: tuple[int, int] = (2, 4)  # slips forgiven, inclusive range
+    difficulty_std: float = 0.8  # of the task's difficulty
+    mood_noise_std: float = 0.4  # noise of the reading of it that decides the mood in the text
+    quirk_std: float = 0.5  # latent, one draw a (task, step)
+    clutter: float = 0.08  # logits lost for every object in view above four
+    objects_in_view: tuple[int, int] = (1, 12)  # inclusive range
+    num_attempts: int = 3
+    prompt_base: int = 700  # tokens of system prompt and task
+    prompt_per_step: int = 260  # tokens that every step adds to the history
+    tokens_sigma: float = 0.4  # of log completion tokens
+    max_completion_tokens: int = 1024
+    cache_ttl_s: float = 300.0
+    domains: tuple[Domain, ...] = DOMAINS
+    models: tuple[Model, ...] = MODELS
+
+
+DEFAULT = TasksParameters()
+
+
+def generate(parameters: TasksParameters = DEFAULT) -> Log:
+    """The log `tasks`: bit-for-bit the same for the same parameters."""
+    from rlroute.generators.cards import tasks_card
+    from rlroute.log import Log
+
+    return Log.from_tables(tasks_card(asdict(parameters)), **tables(parameters))
+
+
+def tables(parameters: TasksParameters = DEFAULT) -> dict[str, pa.Table]:
+    """The four tables of the log, by name."""
+    streams = named_streams(parameters.seed, ("world", "replies", "tokens"))
+    graph = _Graph(parameters, streams["world"])
+    return {
+        "choices": _choices(parameters),
+        "states": _states(graph),
+        "responses": _responses(parameters, graph, streams["replies"], streams["tokens"]),
+        "outcomes": _outcomes(parameters, graph),
+    }
+
+
+class _Graph:
+    """All tasks; one entry a state in every list. States in which one acts come with their outcomes."""
+
+    def __init__(self, parameters: TasksParameters, rng: np.random.Generator) -> None:
+        self._parameters = parameters
+        self._rng = rng
+        self._deck = NameDeck(rng)
+        self.state_id: list[str] = []
+        self.task: list[int] = []
+        self.step: list[int] = []
+        self.text: list[str] = []
+        self.extra: list[tuple[int, ...]] = []  # one number a name of EXTRA
+        self.success: list[bool | None] = []  # None: not terminal
+        self.acting: list[int] = []  # indices of the states in which one acts
+        self.next_state: list[tuple[int, int, int]] = []  # of the acting states: by outcome
+        self.probability: list[np.ndarray] = []  # of the acting states: (C, kinds)
+        self.group_id: list[str] = []  # a task
+        self.task_name: list[str] = []  # a task
+        for task in range(parameters.num_tasks):
+            self._add_task(task)
+        self.outcome_probability = np.stack(self.probability)  # (acting, C, kinds)
+        self.outcome_state = np.array(self.next_state)  # (acting, kinds)
+
+    def _add_task(self, task: int) -> None:
+        parameters, rng = self._parameters, self._rng
+        domain = parameters.domains[rng.integers(len(parameters.domains))]
+        length = int(rng.integers(parameters.length[0], parameters.length[1] + 1))
+        slack = int(rng.integers(parameters.slack[0], parameters.slack[1] + 1))
+        difficulty = rng.normal(0.0, parameters.difficulty_std)
+        reading = difficulty + rng.normal(0.0, parameters.mood_noise_std)
+        mood = MOODS[int(np.searchsorted([-0.6, 0.0, 0.6], reading / parameters.difficulty_std))]
+        title = domain.title.format(client=self._deck.deal_person())
+        title = mood.format(title=title[0].upper() + title[1:])
+        weights = np.array([kind.weight for kind in domain.kinds])
+        kinds = [domain.kinds[k] for k in rng.choice(len(weights), size=length, p=weights / weights.sum())]
+        things = [domain.things[k] for k in rng.integers(len(domain.things), size=length)]
+        asks = [
+            k.texts[rng.integers(len(k.texts))].format(thing=t) for k, t in zip(kinds, things, strict=True)
+        ]
+        objects = rng.integers(parameters.objects_in_view[0], parameters.objects_in_view[1] + 1, size=length)
+        quirk = rng.normal(0.0, parameters.quirk_std, size=length)
+        self.group_id.append(group_of(title))
+        self.task_name.append(domain.name)
+
+        first = len(self.state_id)
+        index: dict[tuple[int, int, str], int] = {}
+        for i in range(length):
+            for u in range(slack + 1):
+                for flag in FEEDBACK:
+                    if (flag == "slip" and u == 0) or (flag == "ok" and i == 0 and u > 0):
+                        continue  # cannot be reached
+                    index[i, u, flag] = first + len(index)
+        end = {name: first + len(index) + k for k, name in enumerate(ENDS)}
+        chances = [
+            _chances(kind, difficulty + quirk[i] + parameters.clutter * max(0, int(objects[i]) - 4))
+            for i, kind in enumerate(kinds)
+        ]
+        for (i, u, flag), state in index.items():
+            feedback = FEEDBACK[flag] if i + u else "You start."
+            text = f"{title} {feedback} {asks[i]}"
+            extra = (int(objects[i]), length - i, u, slack - u, int(any(kinds[i].fatal)))
+            self._add(f"t{task:04d}/{i}.{u}.{flag}", task, i + u, text, extra, None)
+            progress = index[i + 1, u, "ok"] if i + 1 < length else end["done"]
+            slip = index[i, u + 1, "slip"] if u < slack else end["lost"]
+            self.acting.append(state)
+            self.next_state.append((progress, slip, end["ruined"]))
+            self.probability.append(chances[i])
+        for name in end:
+            text = f"{title} {ENDS[name]}"
+            self._add(
+                f"t{task:04d}/{name}", task, length + slack + 1, text, (0,) * len(EXTRA), name == "done"
+            )
+
+    def _add(
+        self, state_id: str, task: int, step: int, text: str, extra: tuple[int, ...], success: bool | None
+    ) -> None:
+        self.state_id.append(state_id)
+        self.task.append(task)
+        self.step.append(step)
+        self.text.append(text)
+        self.extra.append(extra)
+        self.success.append(success)
+
+
+def _chances(kind: StepKind, burden: float) -> np.ndarray:
+    """P(outcome | model) of one step, shape (C, kinds)."""
+    progress = 1.0 / (1.0 + np.exp(-(np.array(kind.ease) - burden)))
+    fatal = np.array(kind.fatal) * (1.0 - progress)
+    return np.stack([progress, 1.0 - progress - fatal, fatal], axis=-1)
+
+
+def _choices(parameters: TasksParameters) -> pa.Table:
+    import pyarrow as pa
+
+    models = parameters.models
+    return pa.table(
+        {
+            "name": [m.name for m in models],
+            "kind": ["model"] * len(models),
+            "description": [m.description for m in models],
+            "input_usd_per_mtok": [m.input_usd_per_mtok for m in models],
+            "cached_input_usd_per_mtok": [m.cached_input_usd_per_mtok for m in models],
+            "output_usd_per_mtok": [m.output_usd_per_mtok for m in models],
+            "first_token_s": [m.first_token_s for m in models],
+            "output_tokens_per_s": [float(m.output_tokens_per_s) for m in models],
+            "max_completion_tokens": [parameters.max_completion_tokens] * len(models),
+            "cache_ttl_s": [parameters.cache_ttl_s] * len(models),
+            "price_source": ["list prices of the GPT-4.1 family (platform.openai.com)"] * len(models),
+            "price_date": ["2025-04-14"] * len(models),
+        }
+    )
+
+
+def _states(graph: _Graph) -> pa.Table:
+    import pyarrow as pa
+
+    extra = np.array(graph.extra, dtype=np.float64)
+    return pa.table(
+        {
+            "state_id": graph.state_id,
+            "task_id": [f"t{task:04d}" for task in graph.task],
+            "group_id": [graph.group_id[task] for task in graph.task],
+            "step": pa.array(graph.step, pa.int32()),
+            "text": graph.text,
+            "task_name": [graph.task_name[task] for task in graph.task],
+            "terminal": [success is not None for success in graph.success],
+            "success": pa.array(graph.success, pa.bool_()),
+            **{name: extra[:, k] for k, name in enumerate(EXTRA)},
+        }
+    )
+
+
+def _prompt_tokens(parameters: TasksParameters, graph: _Graph) -> np.ndarray:
+    """Prompt tokens of the acting states: the history grows by a fixed amount a step."""
+    return parameters.prompt_base + parameters.prompt_per_step * np.array(graph.step)[graph.acting]
+
+
+def _prices(parameters: TasksParameters) -> tuple[np.ndarray, np.ndarray]:
+    """Input and output prices, USD per token, shape (C,) each."""
+    return (
+        np.array([m.input_usd_per_mtok for m in parameters.models]) * 1e-6,
+        np.array([m.output_usd_per_mtok for m in parameters.models]) * 1e-6,
+    )
+
+
+def _responses(
+    parameters: TasksParameters, graph: _Graph, replies: np.random.Generator, tokens: np.random.Generator
+) -> pa.Table:
+    import pyarrow as pa
+
+    num_acting, num_choices, _ = graph.outcome_probability.shape
+    shape = (num_acting, num_choices, parameters.num_attempts)
+    kind = draw_kinds(graph.outcome_probability, parameters.num_attempts, replies)
+    median = np.array([float(m.median_tokens) for m in parameters.models])[:, None]
+    completion = lognormal_tokens(
+        median, parameters.tokens_sigma, parameters.max_completion_tokens, tokens, shape
+    )
+    prompt = np.broadcast_to(_prompt_tokens(parameters, graph)[:, None, None], shape)
+    input_price, output_price = _prices(parameters)
+    first = np.array([m.first_token_s for m in parameters.models])[:, None]
+    speed = np.array([m.output_tokens_per_s for m in parameters.models])[:, None]
+
+    acting, choice, attempt = (index.ravel() for index in np.indices(shape))
+    flat = kind.ravel()
+    ids = np.array(graph.state_id, dtype=object)
+    replied = np.array(["Done.", "That did not work.", "Something broke."], dtype=object)
+    return pa.table(
+        {
+            "state_id": pa.array(ids[np.array(graph.acting)[acting]], pa.string()),
+            "choice": pa.array(
+                np.array([m.name for m in parameters.models], dtype=object)[choice], pa.string()
+            ),
+            "attempt": pa.array(attempt, pa.int32()),
+            "next_state_id": pa.array(ids[graph.outcome_state[acting, flat]], pa.string()),
+            "quality": pa.array((flat == KINDS.index("progress")).astype(np.float64)),
+            "text": pa.array(replied[flat], pa.string()),
+            "prompt_tokens": pa.array(prompt.ravel(), pa.int32()),
+            "completion_tokens": pa.array(completion.ravel(), pa.int32()),
+            "cost_usd": pa.array(
+                (prompt * input_price[:, None] + completion * output_price[:, None]).ravel(), pa.float64()
+            ),
+            "latency_s": pa.array((first + completion / speed).ravel(), pa.float64()),
+        }
+    )
+
+
+def _outcomes(parameters: TasksParameters, graph: _Graph) -> pa.Table:
+    """The distribution that `_responses` draws from; cost (without prompt cache) and latency are means."""
+    import pyarrow as pa
+
+    num_acting, num_choices, num_kinds = graph.outcome_probability.shape
+    median = np.array([float(m.median_tokens) for m in parameters.models])
+    mean_tokens = mean_lognormal_tokens(median, parameters.tokens_sigma, parameters.max_completion_tokens)
+    input_price, output_price = _prices(parameters)
+    cost = (
+        _prompt_tokens(parameters, graph)[:, None] * input_price + mean_tokens * output_price
+    )  # (acting, C)
+    latency = np.array(
+        [
+            m.first_token_s + n / m.output_tokens_per_s
+            for m, n in zip(parameters.models, mean_tokens, strict=False)
+        ]
+    )
+
+    acting, choice, kind = (index.ravel() for index in np.indices((num_acting, num_choices, num_kinds)))
+    kept = graph.outcome_probability.ravel() > 0.0
+    acting, choice, kind = acting[kept], choice[kept], kind[kept]
+    ids = np.array(graph.state_id, dtype=object)
+    return pa.table(
+        {
+            "state_id": pa.array(ids[np.array(graph.acting)[acting]], pa.string()),
+            "choice": pa.array(
+                np.array([m.name for m in parameters.models], dtype=object)[choice], pa.string()
+            ),
+            "kind": pa.array(np.array(KINDS, dtype=object)[kind], pa.string()),
+            "probability": pa.array(graph.outcome_probability[acting, choice, kind], pa.float64()),
+            "next_state_id": pa.array(ids[graph.outcome_state[acting, kind]], pa.string()),
+            "quality": pa.array((kind == KINDS.index("progress")).astype(np.float64)),
+            "cost_usd": pa.array(cost[acting, choice], pa.float64()),
+            "latency_s": pa.array(latency[choice], pa.float64()),
+            "verdict": pa.nulls(len(acting), pa.float64()),
+        }
+    )

@@ -1,0 +1,100 @@
+"""The one loop that plays a policy on a list of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rlroute.policies import Policy
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What happened, one row an episode, in the order of (task, repetition); each array of shape (num_episodes,)."""
+
+    task: np.ndarray  # row of the root state
+    group: np.ndarray  # tasks of one group are not independent
+    quality: np.ndarray
+    cost_usd: np.ndarray
+    latency_s: np.ndarray
+    calls: np.ndarray
+    expensive_calls: np.ndarray
+    reward: np.ndarray  # undiscounted return
+    cost_weight: np.ndarray
+    budget_usd: np.ndarray  # infinite without a cap
+    budget_calls: np.ndarray
+    truncated: np.ndarray  # bool
+
+    @property
+    def success(self) -> np.ndarray:
+        """Bool: recorded quality of at least 0.999."""
+        return self.quality >= 0.999
+
+    @property
+    def overspend_usd(self) -> np.ndarray:
+        """What was spent beyond the cap in USD."""
+        return np.maximum(self.cost_usd - self.budget_usd, 0.0)
+
+    @property
+    def violation(self) -> np.ndarray:
+        """Bool: a cap was exceeded; a billionth of the cap is rounding."""
+        return (self.cost_usd > self.budget_usd * (1 + 1e-9)) | (self.expensive_calls > self.budget_calls)
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+
+def rollout(
+    env: Any,
+    policy: Policy,
+    tasks: np.ndarray,
+    episodes: int = 1,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Episodes:
+    """Play every task `episodes` times. `env` is a native vector environment with ``autoreset="disabled"``.
+
+    Which attempts an episode hears depends on its place in the list and on `seed`, not on the policy, so policies
+    played with the same arguments are compared on common random numbers. `progress` is called with the number of
+    episodes done.
+    """
+    dynamics = env.dynamics
+    queue = np.repeat(np.asarray(tasks, np.int64), episodes)
+    policy.begin(env)
+    parts: list[Episodes] = []
+    for start in range(0, len(queue), env.num_envs):
+        chunk = queue[start : start + env.num_envs]
+        padded = np.concatenate([chunk, np.full(env.num_envs - len(chunk), chunk[-1])])
+        observation, info = env.reset(seed=seed if start == 0 else None, options={"task": padded})
+        returns = np.zeros(env.num_envs)
+        truncated = np.zeros(env.num_envs, bool)
+        while dynamics.active.any():
+            flat = observation["observation"] if isinstance(observation, dict) else observation
+            action = policy.act(flat, info["action_mask"])
+            observation, reward, _, cut, info = env.step(action)
+            returns += reward
+            truncated |= cut
+        n = len(chunk)
+        parts.append(
+            Episodes(
+                task=chunk,
+                group=dynamics.arrays.group[chunk],
+                quality=dynamics.totals.quality[:n].copy(),
+                cost_usd=dynamics.totals.cost_usd[:n].copy(),
+                latency_s=dynamics.totals.latency_s[:n].copy(),
+                calls=dynamics.calls[:n].copy(),
+                expensive_calls=dynamics.expensive_calls[:n].copy(),
+                reward=returns[:n],
+                cost_weight=dynamics.w_cost[:n].copy(),
+                budget_usd=dynamics.terms.budget_usd[:n].copy(),
+                budget_calls=dynamics.terms.budget_calls[:n].copy(),
+                truncated=truncated[:n],
+            )
+        )
+        if progress is not None:
+            progress(n)
+    return Episodes(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Episodes)))

@@ -1,0 +1,222 @@
+"""A trained policy in a live agent loop: what to call next, given what has happened so far.
+
+The observation is built by the same functions that built it in training; the family is looked up in the registry by
+the id that the policy carries.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from rlroute.layout import Layout
+from rlroute.policy import TrainedPolicy, load_policy
+
+CHARS_PER_TOKEN = 4.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do next. `choice` is the name of the choice to call, or whose response to accept; None otherwise."""
+
+    action: str  # an action of the family: "choose", "call", "accept", "think", "check"
+    choice: str | None
+    max_completion_tokens: int | None  # send this limit with the call: the budget's reserve counts on it
+    scores: dict[str, float]  # probability of every legal action under the policy
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Response:
+    """What came back from a call; unknown numbers are None."""
+
+    choice: str
+    text: str = ""
+    answer: str | None = None
+    verdict: float | None = None
+    error: str | None = None
+    latency_s: float = 0.0
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+
+
+class Live(Protocol):
+    """One live episode of a family, kept as the batch of one that its observation function expects."""
+
+    def __init__(self, policy: TrainedPolicy, terms: Mapping[str, float | None]) -> None: ...
+
+    def situate(self, text: str, features: Mapping[str, float], prompt_tokens: int, can_think: bool) -> None:
+        """The episode stands at `text` now."""
+
+    def action_mask(self) -> np.ndarray: ...  # (1, num_actions) int8
+
+    def observe(self) -> np.ndarray: ...  # (1, layout.size) float32
+
+    def taken(self, action: str, choice: int | None) -> None:
+        """An action that needs no response (think, accept) was decided."""
+
+    def record(self, choice: int, response: Response) -> float:
+        """A response came back; returns its cost in USD."""
+
+
+class Router:
+    """A policy folder ready to decide: ``Router.load("runs/demo/budget_route/policy")``."""
+
+    def __init__(self, policy: TrainedPolicy) -> None:
+        from rlroute.envs import entry
+
+        self.policy = policy
+        module, name = entry(policy.card["family"]).live.split(":")
+        self._live: type[Live] = getattr(import_module(module), name)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Router:
+        return cls(load_policy(path))
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return tuple(self.policy.card["choices"])
+
+    def episode(
+        self,
+        task: str = "",
+        *,
+        budget_usd: float | None = None,
+        budget_calls: int | None = None,
+        cost_weight: float | None = None,
+        latency_weight: float | None = None,
+    ) -> Episode:
+        """A new episode. Weights default to those of training, or the geometric middle of their range."""
+        terms = {
+            "budget_usd": budget_usd,
+            "budget_calls": budget_calls,
+            "cost_weight": cost_weight,
+            "latency_weight": latency_weight,
+        }
+        return Episode(self, task, self._live(self.policy, terms))
+
+
+class Episode:
+    """One task on its way: `decide` before every call, `record` after it."""
+
+    def __init__(self, router: Router, task: str, live: Live) -> None:
+        self.router = router
+        self.task = task
+        self.spent_usd = 0.0
+        self.decisions: list[Decision] = []
+        self._live = live
+        self._pending: int | None = None
+
+    def __enter__(self) -> Episode:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def decide(
+        self,
+        text: str,
+        features: Mapping[str, float] | None = None,
+        *,
+        prompt_tokens: int | None = None,
+        can_think: bool = False,
+    ) -> Decision:
+        """What to do at `text`. Prompt tokens default to a quarter of its characters.
+
+        Raises BudgetExhausted where no action is legal: nothing affordable is left.
+        """
+        started = time.perf_counter()
+        tokens = prompt_tokens if prompt_tokens is not None else int(np.ceil(len(text) / CHARS_PER_TOKEN))
+        self._live.situate(text, features or {}, tokens, can_think)
+        mask = self._live.action_mask()
+        if not mask.any():
+            raise BudgetExhausted(f"no call is affordable any more, {self.spent_usd:.6f} USD spent on {self.task!r}")
+        logits = self.router.policy.logits(self._live.observe(), mask)[0]
+        layout: Layout = self.router.policy.layout
+        index = int(np.where(mask[0] == 1, logits, -np.inf).argmax())
+        name, choice = layout.describe_action(index)
+        label = None if choice is None else self.router.choices[choice]
+        limit = None
+        if name in ("call", "choose") and label is not None:
+            known = self.router.policy.card["choices"][label]["max_completion_tokens"]
+            limit = int(known) if known >= 0 else None
+            self._pending = choice
+        else:
+            self._live.taken(name, choice)
+        decision = Decision(
+            action=name,
+            choice=label,
+            max_completion_tokens=limit,
+            scores=_probabilities(layout, self.router.choices, logits, mask[0]),
+            reason=self._reason(mask[0], index),
+            seconds=time.perf_counter() - started,
+        )
+        self.decisions.append(decision)
+        return decision
+
+    def record(
+        self,
+        *,
+        text: str = "",
+        answer: str | None = None,
+        verdict: float | None = None,
+        error: str | None = None,
+        latency_s: float = 0.0,
+        prompt_tokens: int | None = None,
+        cached_tokens: int | None = None,
+        completion_tokens: int | None = None,
+        cost_usd: float | None = None,
+        choice: str | None = None,
+    ) -> float:
+        """What the call decided last brought back; returns what it cost in USD, from tokens if not given.
+
+        `choice` names who was called, where the caller overruled the decision.
+        """
+        if self._pending is None:
+            raise RuntimeError("record() without a call: expected decide() to have chosen a call first")
+        called, self._pending = self._pending, None
+        if choice is not None:
+            if choice not in self.router.choices:
+                raise ValueError(f"choice={choice!r}: expected one of {', '.join(self.router.choices)}")
+            called = self.router.choices.index(choice)
+        name = self.router.choices[called]
+        response = Response(
+            name, text, answer, verdict, error, latency_s, prompt_tokens, cached_tokens, completion_tokens, cost_usd
+        )
+        spent = self._live.record(called, response)
+        self.spent_usd += spent
+        return spent
+
+    def _reason(self, mask: np.ndarray, index: int) -> str:
+        legal, total = int(mask.sum()), len(mask)
+        if legal == 1:
+            return "the only legal action: budget, rounds or attempts forbid the rest"
+        return f"highest score of {legal} legal actions" + (f" ({total - legal} masked)" if legal < total else "")
+
+
+class BudgetExhausted(RuntimeError):
+    """No action is legal within what is left of the budget."""
+
+
+def _probabilities(layout: Layout, names: tuple[str, ...], logits: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """Softmax over the legal actions, by readable name."""
+    legal = np.flatnonzero(mask)
+    weights = np.exp(logits[legal] - logits[legal].max())
+    shares = weights / weights.sum()
+    scores = {}
+    for action, share in zip(legal, shares, strict=True):
+        name, choice = layout.describe_action(int(action))
+        scores[name if choice is None else f"{name} {names[choice]}"] = float(share)
+    return scores
