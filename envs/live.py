@@ -11,6 +11,7 @@ from rlroute.envs.terms import Terms, ends
 from rlroute.features import TextModel
 from rlroute.policy import TrainedPolicy
 from rlroute.pool import Pool
+from rlroute.prices import is_billed
 from rlroute.router import Response
 
 
@@ -51,15 +52,18 @@ class LiveBase:
     def read(self, text: str, features: Mapping[str, float], prompt_tokens: int) -> None:
         """Turn the text at hand into features, (1, …) each."""
         missing = [name for name in self.extra_names if name not in features]
-        if missing:
-            raise ValueError(f"features lacks {missing[0]!r}: expected {', '.join(self.extra_names)}")
+        unknown = [name for name in features if name not in self.extra_names]
+        if missing or unknown:
+            found = f"lacks {missing[0]!r}" if missing else f"has {unknown[0]!r}"
+            raise ValueError(f"features {found}: expected {', '.join(self.extra_names) or 'none'}")
         if text != self._text:
             full = self.model.texts([text])
             self.text = self.model.project(full)
             self.prior = self.model.prior(full)
             self._text = text
-        extra = np.array([[float(features[name]) for name in self.extra_names]])
-        self.extra = self.model.standardise(extra.reshape(1, len(self.extra_names)))
+        # A log keeps extra features in single precision.
+        extra = np.array([features[name] for name in self.extra_names], np.float32)
+        self.extra = self.model.standardise(extra[None].astype(np.float64))
         self.prompt_tokens = np.full((1, self.pool.size), prompt_tokens)
 
     def affordable(self) -> np.ndarray:
@@ -69,9 +73,11 @@ class LiveBase:
         return self.pool.reserve_usd(self.prompt_tokens) <= self.usd_left[:, None]
 
     def cost_usd(self, choice: int, response: Response, cached_tokens: int) -> float:
-        """What the provider says a call cost, or what its tokens cost; 0 for an error without tokens."""
+        """What the provider says a call cost, or what its tokens cost; 0 for an error unbilled or without tokens."""
         if response.cost_usd is not None:
             return response.cost_usd
+        if not is_billed(response.error):
+            return 0.0
         if response.completion_tokens is None:
             if response.error is not None:
                 return 0.0
@@ -82,6 +88,11 @@ class LiveBase:
         tokens = (np.array([n]) for n in (prompt, min(cached, prompt), response.completion_tokens))
         return float(self.pool.cost_usd(one, *tokens)[0])
 
-    def pay(self, cost_usd: float) -> None:
+    def checked(self, verdict: float) -> None:
+        """The verdict on the latest response, for families that can check."""
+        raise RuntimeError("nothing was checked: expected record() of a call")
+
+    def pay(self, cost_usd: float) -> float:
         self.usd_left -= cost_usd
         self.spent_usd += cost_usd
+        return cost_usd

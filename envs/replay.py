@@ -149,6 +149,35 @@ class ReplayDynamics(ABC):
         )
         return first + order
 
+    def drawn_rows(self, tasks: np.ndarray, slot: np.ndarray, episode: np.ndarray) -> np.ndarray:
+        """What `draw` will give in whole episodes, (num_states, num_choices, max_attempts): for ceilings alone.
+
+        `slot` and `episode` say where each of `tasks` is played, (M,), one task a group. Element (s, c, k) is the
+        response row of the k-th call of choice c in state s; −1 where there is none, or s belongs to no task.
+        """
+        arrays, num_choices = self.arrays, self.pool.size
+        most = int(arrays.num_attempts.max())
+        rows = np.full((arrays.num_states, num_choices, most), -1, np.int64)
+        place = np.full(int(arrays.group.max()) + 1, -1)
+        place[arrays.group[tasks]] = np.arange(len(tasks))
+        states = np.flatnonzero(place[arrays.group] >= 0)
+        for choice in range(num_choices):
+            first, size = arrays.cell[states * num_choices + choice], arrays.num_attempts[states, choice]
+            for k in range(most):
+                known = np.flatnonzero(size > k)
+                task = place[arrays.group[states[known]]]
+                rows[states[known], choice, k] = first[known] + permuted_index(
+                    self.key,
+                    size[known].astype(np.int64),
+                    np.full(len(known), k),
+                    slot[task],
+                    episode[task],
+                    states[known],
+                    np.full(len(known), choice),
+                    np.int64(Stream.ATTEMPT),
+                )
+        return rows
+
     def step(self, action: np.ndarray, mask: np.ndarray) -> Transition:
         """Move every active slot. `mask` holds the legal actions and is updated; idle slots stay as they are."""
         vector = np.zeros((self.num_envs, 4))
@@ -251,6 +280,12 @@ class ReplayDynamics(ABC):
         if unknown:
             raise ValueError(
                 f"budget_usd needs max_completion_tokens and prices of every choice, unknown for: {', '.join(unknown)}"
+            )
+        uncounted = (self.arrays.prompt_tokens_of < 0) & (self.arrays.num_attempts > 0) & (self.pool.input_usd > 0)
+        if uncounted.any():
+            raise ValueError(
+                "budget_usd needs prompt tokens where they have a price, unknown for: "
+                f"{', '.join(np.array(self.pool.names)[uncounted.any(axis=0)])}"
             )
         reserve = self.pool.reserve_usd(self.arrays.prompt_tokens_of[self.roots])
         reserve = np.where(self.recorded(self.roots) > 0, reserve, np.inf)

@@ -9,15 +9,13 @@ import numpy as np
 
 from rlroute.arrays import save_names
 from rlroute.keys import Keys
-from rlroute.prices import DEFAULT_CACHE_TTL_S, call_cost_usd
+from rlroute.prices import DEFAULT_CACHE_TTL_S, UNBILLED, call_cost_usd
 from rlroute.splits import SPLITS
 from rlroute.tables import Source, bools, floats, ints
 
 if TYPE_CHECKING:
     from rlroute.log import Log
 
-# Errors that providers do not charge for: 429 and 5xx (see prices.is_billed).
-UNBILLED = r"^(429|5\d\d)\b"
 # Costs are computed in blocks of rows, so that intermediate results stay small.
 BLOCK_ROWS = 131_072
 
@@ -185,7 +183,9 @@ def _responses(
 def _order(cell: np.ndarray, attempt: np.ndarray) -> Any:
     """Index that sorts responses by cell and attempt; a slice, which copies nothing, if they are sorted."""
     key = cell * (int(attempt.max(initial=0)) + 1) + attempt
-    return slice(None) if bool((key[1:] > key[:-1]).all()) else np.argsort(key, kind="stable")
+    if bool((key[1:] > key[:-1]).all()):
+        return slice(None)
+    return np.argsort(key, kind="stable").astype(np.int32)
 
 
 def _latency_s(

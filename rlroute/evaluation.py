@@ -10,7 +10,7 @@ who beats whom by paired bootstrap over groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,79 +60,6 @@ def roots(env: Any) -> NDArray[np.int64]:
     return np.asarray(dynamics_of(env).roots, np.int64)
 
 
-# --------------------------------------------------------------------------------------------------- tuning
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """The candidate that did best on val at one setting, with its figures there."""
-
-    policy: Policy
-    reward: float
-    quality: float
-    cost_usd: float
-
-
-def tune(
-    make_env: MakeEnv,
-    settings: Sequence[Setting],
-    references: Mapping[str, Sequence[Policy]],
-    episodes: int = 1,
-    seed: int = 1,
-    progress: Progress | None = None,
-) -> dict[str, list[Tuned]]:
-    """The best candidate of every family of references at every setting, by mean reward on ``val``.
-
-    A candidate with ``reads_terms = False`` acts alike at every weight, so one rollout serves all weights.
-    """
-    best: dict[str, list[Tuned]] = {name: [] for name in references}
-    seen: dict[int, Episodes] = {}
-    for setting in settings:
-        env = make_env("val", **setting.arguments)
-        shared = setting.kind == "weight" and _is_linear(env)
-        for name, candidates in references.items():
-            choices: list[Tuned] = []
-            for policy in candidates:
-                key = id(policy)
-                reuse = shared and not getattr(policy, "reads_terms", True)
-                if not reuse or key not in seen:
-                    played = rollout(env, policy, roots(env), episodes, seed)
-                    if reuse:
-                        seen[key] = played
-                else:
-                    played = seen[key]
-                reward = linear_reward(played, setting.value, _c_ref(env)) if reuse else played.reward
-                choices.append(
-                    Tuned(policy, *(_mean(x, played.group) for x in (reward, played.quality, played.cost_usd)))
-                )
-            # Of equals the first: candidates are listed from plain to elaborate.
-            best[name].append(max(choices, key=lambda t: t.reward))
-            if progress is not None:
-                progress(1)
-    return best
-
-
-def linear_reward(played: Episodes, weight: float, c_ref: float) -> Floats:
-    """quality − w · cost / c_ref of each episode."""
-    return np.asarray(played.quality - weight * played.cost_usd / c_ref)
-
-
-def _is_linear(env: Any) -> bool:
-    arguments = dynamics_of(env).arguments
-    return bool(arguments.reward == "linear" and arguments.latency_preference == 0.0)
-
-
-def _c_ref(env: Any) -> float:
-    return float(dynamics_of(env).c_ref)
-
-
-def _mean(values: Any, groups: Any) -> float:
-    return float(metrics.group_means(values, groups)[1].mean())
-
-
-# ----------------------------------------------------------------------------------------------- evaluation
-
-
 @dataclass(frozen=True)
 class Score:
     """One number per episode of one policy at one setting: what a `Result` and a comparison are made of."""
@@ -161,6 +88,78 @@ class Score:
             calls=np.asarray(played.calls, float),
             expensive_calls=np.asarray(played.expensive_calls, float),
         )
+
+
+class _Player:
+    """Plays policies, each once for all weights where the weight changes nothing but the reward."""
+
+    def __init__(self, episodes: int, seed: int) -> None:
+        self.episodes, self.seed = episodes, seed
+        self.seen: dict[int, tuple[Policy, Score]] = {}
+
+    def play(self, env: Any, policy: Policy, setting: Setting) -> Score:
+        arguments = dynamics_of(env).arguments
+        linear = arguments.reward == "linear" and arguments.latency_preference == 0.0
+        if setting.kind != "weight" or not linear or getattr(policy, "reads_terms", True):
+            return Score.of(rollout(env, policy, roots(env), self.episodes, self.seed))
+        if id(policy) not in self.seen:  # the policy is kept beside its score, so that its id stays its own
+            score = Score.of(rollout(env, policy, roots(env), self.episodes, self.seed))
+            self.seen[id(policy)] = (policy, score)
+        score = self.seen[id(policy)][1]
+        return replace(score, reward=score.quality - setting.value * score.cost_usd / _c_ref(env))
+
+
+# --------------------------------------------------------------------------------------------------- tuning
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The candidate that did best on val at one setting, with its figures there."""
+
+    policy: Policy
+    reward: float
+    quality: float
+    cost_usd: float
+
+
+def tune(
+    make_env: MakeEnv,
+    settings: Sequence[Setting],
+    references: Mapping[str, Sequence[Policy]],
+    episodes: int = 1,
+    seed: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, list[Tuned]]:
+    """The best candidate of every family of references at every setting, by mean reward on ``val``.
+
+    A candidate with ``reads_terms = False`` acts alike at every weight, so one rollout serves all weights.
+    """
+    best: dict[str, list[Tuned]] = {name: [] for name in references}
+    player = _Player(episodes, seed)
+    for setting in settings:
+        env = make_env("val", **setting.arguments)
+        for name, candidates in references.items():
+            choices: list[Tuned] = []
+            for policy in candidates:
+                score = player.play(env, policy, setting)
+                figures = (score.reward, score.quality, score.cost_usd)
+                choices.append(Tuned(policy, *(_mean(x, score.group) for x in figures)))
+            # Of equals the first: candidates are listed from plain to elaborate.
+            best[name].append(max(choices, key=lambda t: t.reward))
+            if progress is not None:
+                progress(1)
+    return best
+
+
+def _c_ref(env: Any) -> float:
+    return float(dynamics_of(env).c_ref)
+
+
+def _mean(values: Any, groups: Any) -> float:
+    return float(metrics.group_means(values, groups)[1].mean())
+
+
+# ----------------------------------------------------------------------------------------------- evaluation
 
 
 @dataclass(frozen=True)
@@ -313,6 +312,7 @@ def evaluate(
     evaluation = into
     scores: dict[str, list[Score]] = {name: [] for name in policies}
     details: dict[str, list[str]] = {name: [] for name in policies}
+    player = _Player(episodes, seed)
     for i, setting in enumerate(settings):
         env = make_env(split, **setting.arguments)
         dynamics = dynamics_of(env)
@@ -324,7 +324,7 @@ def evaluate(
         for name, given in policies.items():
             chosen = given[i] if isinstance(given, Sequence) else given
             policy = chosen.policy if isinstance(chosen, Tuned) else chosen
-            scores[name].append(Score.of(rollout(env, policy, roots(env), episodes, seed)))
+            scores[name].append(player.play(env, policy, setting))
             details[name].append(getattr(policy, "name", name))
             if progress is not None:
                 progress(1)

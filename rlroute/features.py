@@ -26,7 +26,7 @@ NUM_TEXT_COMPONENTS = 16
 EXTRA_CLIP = 3.0
 TRAIN, VAL, TEST = range(3)
 SPLITS = ("train", "val", "test")
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _compute(log: Log, kind: Featuriser, salt: int) -> LogFeatures:
     fitted = np.flatnonzero(train & (weight > 0) & ~arrays.terminal)
     fitted_text = distinct[index[fitted]]
     prior, cross_fitted = fit_prior(
-        fitted_text, mean_quality(arrays)[fitted], weight[fitted], arrays.group[fitted].astype(np.int64)
+        fitted_text, mean_quality(arrays)[fitted], weight[fitted], arrays.group[fitted]
     )
     estimates = prior(distinct)[index]
     estimates[fitted] = cross_fitted

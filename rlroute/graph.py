@@ -11,6 +11,8 @@ from rlroute.arrays import LogArrays
 # A choice stands for "the best single one" only if it answered at least this share of the roots of the most
 # answered choice: a model that was asked ten easy questions is not the best.
 MIN_SHARE_OF_ROOTS = 0.5
+# Share of the worst responses that `reach` follows.
+MIN_FOLLOWED = 0.1
 
 
 def always(arrays: LogArrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,10 +70,10 @@ def _range_of(rising: np.ndarray, value: int) -> slice:
 
 
 def reach(arrays: LogArrays) -> np.ndarray:
-    """How often each state is met under uniform routing, f64 (S,): 1 at a root, 0 where nothing leads.
+    """How much each state matters under uniform routing, f64 (S,): 1 at a root, 0 where nothing leads.
 
-    A choice is drawn uniformly among those recorded and its response accepted; where one can think, that is
-    done as well.
+    A choice is drawn uniformly among those recorded, and its response followed to the share of its quality,
+    but at least MIN_FOLLOWED (wholly where quality is unknown); where one can think, that is done as well.
     """
     num_choices = arrays.num_choices
     weight = arrays.root.astype(np.float64)
@@ -79,6 +81,7 @@ def reach(arrays: LogArrays) -> np.ndarray:
     row_cell = arrays.row_cell
     row_state = row_cell // num_choices
     share = 1.0 / (recorded[row_state] * arrays.num_attempts.reshape(-1)[row_cell])
+    share *= np.clip(np.nan_to_num(arrays.quality, nan=1.0), MIN_FOLLOWED, 1.0)
     moves = np.flatnonzero(arrays.next_state >= 0)
     thinkers = np.flatnonzero(arrays.think_state >= 0)
     for step in np.unique(arrays.step):  # rising: a state's weight is complete before it is passed on

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Bumped when the arrays of the same tables would come out differently.
 ARRAYS_VERSION = 1
+# Cached properties of a Log that hold tables or memory-mapped arrays.
+READ_AGAIN = ("choices", "states", "responses", "outcomes", "keys", "arrays")
 
 
 class LogWarning(UserWarning):
@@ -66,6 +68,10 @@ class Log:
             if data is not None
         }
         return cls(card, sources)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is read again where it is wanted, so that logs travel between processes light."""
+        return {key: value for key, value in self.__dict__.items() if key not in READ_AGAIN}
 
     def __repr__(self) -> str:
         return f"Log({self.name!r}, {str(self.path) if self.path else 'in memory'})"

@@ -133,7 +133,7 @@ def call_performance_threshold(
     order = np.argsort(np.asarray(strong_share, float), kind="stable")
     x = np.asarray(strong_share, float)[order]
     y = np.maximum.accumulate(performance_gap_recovered(np.asarray(quality, float)[order], weak, strong))
-    above = np.flatnonzero(y >= target)
+    above = np.flatnonzero(y >= target - 1e-12)  # a crossing, but for rounding
     if len(above) == 0:
         return float("nan")
     i = int(above[0])

@@ -2,7 +2,8 @@
 
 A policy is anything with a name, `begin(env)` once per rollout and `act(observation, action_mask)` on a batch. It
 may read `env.dynamics` for what a live router would know too: the layout, the prices, the budget left, the
-responses already heard.
+responses already heard. A policy that acts alike whatever the weights of the reward says so with a class attribute
+``reads_terms = False``: it is then played once for all weights.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class AlwaysChoice:
     With `think=True` it thinks first wherever that is possible.
     """
 
+    reads_terms = False
+
     def __init__(self, choice: int, name: str | None = None, think: bool = False) -> None:
         self.choice, self.think = choice, think
         self.name = name or (f"think, then always {choice}" if think else f"always {choice}")
@@ -78,6 +81,7 @@ class RandomPolicy:
     """Any legal action with equal probability; repeatable for a seed."""
 
     name = "random"
+    reads_terms = False
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed

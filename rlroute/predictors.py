@@ -88,9 +88,9 @@ class NearestNeighbours:
 
 
 class Ridge:
-    """Linear regression with an L2 penalty; `alpha` is the penalty per row, in units of the mean squared feature."""
+    """Linear regression with an L2 penalty, `alpha` in units of the mean eigenvalue of the features' scatter."""
 
-    def __init__(self, alpha: float = 0.1) -> None:
+    def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
 
     def fit(self, features: Array, target: Array) -> Self:
@@ -109,7 +109,7 @@ class Ridge:
             y = np.asarray(target[np.ix_(rows, columns)], np.float64)
             y_mean = y.mean(axis=0)
             gram = part.T @ part
-            penalty = self.alpha * len(part) * max(np.trace(gram) / gram.size, 1e-12)
+            penalty = self.alpha * max(np.trace(gram) / len(gram), 1e-12)
             gram[np.diag_indices_from(gram)] += penalty
             solved = np.linalg.solve(gram, part.T @ (y - y_mean))
             weights[:, columns] = solved
@@ -181,7 +181,7 @@ class Ensemble:
 class LogCost:
     """Cost in USD: ridge on the logarithm, corrected so that the mean over the training rows is right."""
 
-    def __init__(self, alpha: float = 0.3) -> None:
+    def __init__(self, alpha: float = 1.0) -> None:
         self.ridge = Ridge(alpha)
 
     def fit(self, features: Array, target: Array) -> Self:

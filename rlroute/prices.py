@@ -12,6 +12,8 @@ import numpy as np
 ROUTER_R1 = "Router-R1 (arXiv 2506.09033), price table of its code"
 BOPO = "Budget-aware agentic routing (arXiv 2602.21227), OpenAI list price"
 
+# Errors that providers do not charge for begin like this: 429 and 5xx.
+UNBILLED = r"^(429|5\d\d)\b"
 # Seconds a provider keeps a cached prefix where it does not say.
 DEFAULT_CACHE_TTL_S = 300.0
 
@@ -63,7 +65,7 @@ def price_of(model: str, overrides: Mapping[str, Price] | None = None) -> Price 
 
 def is_billed(error: str | None) -> bool:
     """Whether a call is charged: nothing for 429 and 5xx, full price for every other error and for none."""
-    return error is None or re.match(r"(429|5\d\d)\b", error) is None
+    return error is None or re.match(UNBILLED, error) is None
 
 
 def call_cost_usd(

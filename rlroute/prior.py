@@ -7,6 +7,7 @@ observation its aptitude for the text at hand, and is stored in the policy so th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -37,11 +38,11 @@ def fit_prior(
     """The prior fitted on all rows, and its cross-fitted estimates for these rows, of shape (N, num_choices).
 
     Cross-fitting keeps a training episode honest: the estimate in its observation comes from a fit that has not
-    seen its group, as it will be for a question nobody has recorded. The penalty is the one with the least
-    cross-fitted squared error.
+    seen its group, as it will be for a question nobody has recorded. Nor has the choice of its penalty, which is
+    the one with the least cross-fitted squared error on the other folds.
     """
     num_features, num_choices = features.shape[1], quality.shape[1]
-    fold = (group * 2654435761 % 2**32 * NUM_FOLDS) >> 32
+    fold = (group.astype(np.int64) * 2654435761 % 2**32 * NUM_FOLDS) >> 32
     weights = np.zeros((num_features, num_choices), np.float32)
     bias = np.zeros(num_choices, np.float32)
     estimates = np.zeros(quality.shape, np.float32)
@@ -51,10 +52,10 @@ def fit_prior(
             bias[choices] = estimates[:, choices] = 0.5
             continue
         fits = _Fits(features[known], quality[np.ix_(known, choices)], weight[known], fold[known])
-        penalty = fits.best_penalty()
+        penalty, penalty_of_fold = fits.best_penalties()
         weights[:, choices], bias[choices] = fits.solve(penalty)
         for k in range(NUM_FOLDS):
-            fold_weights, fold_bias = fits.solve(penalty, without=k)
+            fold_weights, fold_bias = fits.solve(penalty_of_fold[k], without=(k,))
             rows = np.flatnonzero(fold == k)
             estimates[np.ix_(rows, choices)] = np.clip(features[rows] @ fold_weights + fold_bias, 0.0, 1.0)
     return QualityPrior(weights, bias), estimates
@@ -83,10 +84,10 @@ class _Fits:
             self.x_sum.append(wx.sum(axis=0))
             self.y_sum.append(self.weight[rows] @ self.y[rows])
 
-    def solve(self, penalty: float, without: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def solve(self, penalty: float, without: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
         from scipy.linalg import solve
 
-        kept = [k for k in range(NUM_FOLDS) if k != without]
+        kept = [k for k in range(NUM_FOLDS) if k not in without]
         mass = sum(self.mass[k] for k in kept)
         if mass <= 0:
             return np.zeros((self.x.shape[1], self.y.shape[1]), np.float32), np.full(self.y.shape[1], 0.5, np.float32)
@@ -98,17 +99,21 @@ class _Fits:
         weights = solve(gram, moment, assume_a="pos", overwrite_a=True, check_finite=False)
         return weights.astype(np.float32), (y_mean - x_mean @ weights).astype(np.float32)
 
-    def best_penalty(self) -> float:
-        errors = []
-        for penalty in PENALTIES:
-            error = 0.0
-            for k in range(NUM_FOLDS):
-                rows = np.flatnonzero(self.fold == k)
-                weights, bias = self.solve(penalty, without=k)
-                residual = np.clip(self.x[rows] @ weights + bias, 0.0, 1.0) - self.y[rows]
-                error += float((self.weight[rows, None] * residual**2).sum())
-            errors.append(error)
-        return PENALTIES[int(np.argmin(errors))]
+    def best_penalties(self) -> tuple[float, list[float]]:
+        """The penalty for all rows, and for every fold the one that is best on the other folds without it."""
+        errors = np.zeros((len(PENALTIES), NUM_FOLDS, NUM_FOLDS))  # [penalty, fold scored, fold left out as well]
+        for p, penalty in enumerate(PENALTIES):
+            for pair in combinations(range(NUM_FOLDS), 2):
+                fit = self.solve(penalty, without=pair)
+                errors[(p, *pair)] = self._error(fit, pair[0])
+                errors[(p, *pair[::-1])] = self._error(fit, pair[1])
+        of_fold = errors.sum(axis=1).argmin(axis=0)
+        return PENALTIES[int(errors.sum(axis=(1, 2)).argmin())], [PENALTIES[int(p)] for p in of_fold]
+
+    def _error(self, fit: tuple[np.ndarray, np.ndarray], fold: int) -> float:
+        rows = np.flatnonzero(self.fold == fold)
+        residual = np.clip(self.x[rows] @ fit[0] + fit[1], 0.0, 1.0) - self.y[rows]
+        return float((self.weight[rows, None] * residual**2).sum())
 
 
 def _sparse_product(x: np.ndarray, wx: np.ndarray) -> np.ndarray:

@@ -98,3 +98,9 @@ def rollout(
         if progress is not None:
             progress(n)
     return Episodes(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Episodes)))
+
+
+def places(env: Any, num_tasks: int, episodes: int, repetition: int) -> tuple[np.ndarray, np.ndarray]:
+    """(slot, episode) at which `rollout` plays each task for the given time, each (num_tasks,)."""
+    at = np.arange(num_tasks) * episodes + repetition
+    return at % env.num_envs, at // env.num_envs

@@ -62,8 +62,11 @@ class Live(Protocol):
 
     def observe(self) -> np.ndarray: ...  # (1, layout.size) float32
 
-    def taken(self, action: str, choice: int | None) -> None:
-        """An action that needs no response (think, accept) was decided."""
+    def taken(self, action: str, choice: int | None) -> float:
+        """An action that is no call (think, check, accept) was decided; returns its cost in USD."""
+
+    def checked(self, verdict: float) -> None:
+        """A check of the latest response came back."""
 
     def record(self, choice: int, response: Response) -> float:
         """A response came back; returns its cost in USD."""
@@ -116,6 +119,7 @@ class Episode:
         self.decisions: list[Decision] = []
         self._live = live
         self._pending: int | None = None
+        self._checking = False
 
     def __enter__(self) -> Episode:
         return self
@@ -149,12 +153,14 @@ class Episode:
         name, choice = layout.describe_action(index)
         label = None if choice is None else self.router.choices[choice]
         limit = None
+        self._checking = name == "check"
         if name in ("call", "choose") and label is not None:
             known = self.router.policy.card["choices"][label]["max_completion_tokens"]
             limit = int(known) if known >= 0 else None
             self._pending = choice
         else:
-            self._live.taken(name, choice)
+            self._pending = None
+            self.spent_usd += self._live.taken(name, choice)
         decision = Decision(
             action=name,
             choice=label,
@@ -182,8 +188,15 @@ class Episode:
     ) -> float:
         """What the call decided last brought back; returns what it cost in USD, from tokens if not given.
 
-        `choice` names who was called, where the caller overruled the decision.
+        `choice` names who was called, where the caller overruled the decision. After a check `verdict` alone counts;
+        its price was charged when it was decided.
         """
+        if self._checking:
+            if verdict is None:
+                raise ValueError("record() after a check needs its verdict, a number in [0, 1]")
+            self._checking = False
+            self._live.checked(verdict)
+            return 0.0
         if self._pending is None:
             raise RuntimeError("record() without a call: expected decide() to have chosen a call first")
         called, self._pending = self._pending, None

@@ -11,6 +11,8 @@ ColumnType = Literal["string", "int", "float", "bool", "strings"]
 
 # Token counts and steps are stored as 32-bit integers.
 INT_MAX = 2**31 - 1
+# USD and seconds beyond this are mistakes of unit, and would not fit the 32-bit arrays.
+FLOAT_MAX = 1e9
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,11 @@ def _tokens(name: str, meaning: str) -> Column:
 
 
 def _usd(name: str, meaning: str) -> Column:
-    return Column(name, "float", meaning, low=0)
+    return Column(name, "float", meaning, low=0, high=FLOAT_MAX)
+
+
+def _seconds(name: str, meaning: str) -> Column:
+    return Column(name, "float", meaning, low=0, high=FLOAT_MAX)
 
 
 CHOICES = (
@@ -64,16 +70,13 @@ CHOICES = (
     _usd("input_usd_per_mtok", "price of a million input tokens, USD; null = unknown"),
     _usd("cached_input_usd_per_mtok", "price of a million cached input tokens, USD; null = the input price"),
     _usd("output_usd_per_mtok", "price of a million output tokens, USD; null = unknown"),
-    Column("first_token_s", "float", "latency to the first token, seconds; null = unknown", low=0),
-    Column("output_tokens_per_s", "float", "output tokens a second; null = unknown", low=0),
+    _seconds("first_token_s", "latency to the first token, seconds; null = unknown"),
+    Column("output_tokens_per_s", "float", "output tokens a second; null = unknown", low=0, high=FLOAT_MAX),
     Column(
         "max_completion_tokens", "int", "the completion is cut at this many tokens; null = unknown", low=1
     ),
-    Column(
-        "cache_ttl_s",
-        "float",
-        "time to live of a cached prefix, seconds; null = 300 with a cached price, else 0",
-        low=0,
+    _seconds(
+        "cache_ttl_s", "time to live of a cached prefix, seconds; null = 300 with a cached price, else 0"
     ),
     Column("price_source", "string", "where the prices come from"),
     Column("price_date", "string", "when they were read, YYYY-MM-DD"),
@@ -126,9 +129,7 @@ RESPONSES = (
     _tokens("completion_tokens", "tokens generated, reasoning included"),
     _tokens("reasoning_tokens", "tokens of hidden reasoning among them"),
     _usd("cost_usd", "what the call cost, USD; null = computed from tokens and prices"),
-    Column(
-        "latency_s", "float", "seconds until it was complete; null = from tokens and speeds, else 0", low=0
-    ),
+    _seconds("latency_s", "seconds until it was complete; null = from tokens and speeds, else 0"),
     Column(
         "error", "string", "what went wrong (starts with the HTTP status if there is one); null = nothing"
     ),
@@ -149,7 +150,7 @@ OUTCOMES = (
     Column("next_state_id", "string", "where it leads; null = the episode ends"),
     Column("quality", "float", "its quality", low=0, high=1),
     _usd("cost_usd", "its expected cost, USD"),
-    Column("latency_s", "float", "its expected latency, seconds", low=0),
+    _seconds("latency_s", "its expected latency, seconds"),
     Column("verdict", "float", "probability that the checker says 1", low=0, high=1),
 )
 

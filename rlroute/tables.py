@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from rlroute.splits import group_of
 
 # Rows of a column read at once where it need not be in memory whole.
 BATCH_ROWS = 131_072
+# What arrow is known to raise over a damaged file: its own errors all derive from these.
+READ_ERRORS = (OSError, ValueError, TypeError, LookupError, MemoryError, NotImplementedError, OverflowError)
 
 
 class Source:
@@ -25,32 +28,29 @@ class Source:
         self._table = table
         self._path = path
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open file, so that logs travel between processes."""
+        return {key: value for key, value in self.__dict__.items() if key != "_file"}
+
     @cached_property
     def _file(self) -> Any:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         path = self._path
         assert path is not None
         expected = f"a parquet file {path.name}"
         if not path.is_file():
-            others = (
-                sorted(p.name for p in path.parent.glob(f"{path.stem}.*")) if path.parent.is_dir() else []
-            )
+            others = sorted(file.name for file in path.parent.glob(f"{path.stem}.*"))
             found = "no such file" + (f", but {', '.join(others)} (only parquet is read)" if others else "")
             raise LogError([Fault(self.name, None, None, found, expected)])
         try:
             return pq.ParquetFile(path, pre_buffer=False)
-        except (pa.ArrowException, OSError) as error:
+        except READ_ERRORS as error:
             with path.open("rb") as handle:
                 magic = handle.read(4)
-            kind = (
-                "a truncated parquet file"
-                if magic == b"PAR1"
-                else f"no parquet file (it starts with {magic!r})"
-            )
-            reason = " ".join(str(error).split())[:120]
-            raise LogError([Fault(self.name, None, None, f"{kind}: {reason}", expected)]) from None
+            start = f"no parquet file (it starts with {magic!r})"
+            found = "a truncated parquet file" if magic == b"PAR1" else start
+            raise LogError([Fault(self.name, None, None, f"{found}: {_one_line(error)}", expected)]) from None
 
     @property
     def names(self) -> list[str]:
@@ -64,14 +64,11 @@ class Source:
 
     def raw(self, column: str) -> Any:
         """A column as it lies there, pa.ChunkedArray."""
-        import pyarrow as pa
-
         if self._table is not None:
             return self._table[column]
-        try:
-            return self._file.read(columns=[column], use_threads=False)[column]
-        except (pa.ArrowException, OSError) as error:
-            raise LogError([self._unreadable(column, error)]) from None
+        with self._reading(column):
+            values = self._file.read(columns=[column], use_threads=False)[column]
+            return self._sound(values, len(values))
 
     def column(self, name: str) -> Any:
         """A column in the type of the schema, nulls replaced by its default; all null where it is missing."""
@@ -97,16 +94,19 @@ class Source:
         if self._table is not None or name not in self.names:
             pieces = iter(self.column(name).chunks)
         else:
-            spec = columns(self.name)[name]
-            batches = self._file.iter_batches(BATCH_ROWS, columns=[name], use_threads=False)
-            pieces = (conform(self.name, spec, pa.chunked_array([batch.column(0)])) for batch in batches)
-        start = 0
-        try:
-            for values in pieces:
-                yield slice(start, start + len(values)), values
-                start += len(values)
-        except (pa.ArrowException, OSError) as error:
-            raise LogError([self._unreadable(name, error)]) from None
+            with self._reading(name):
+                pieces = self._file.iter_batches(BATCH_ROWS, columns=[name], use_threads=False)
+        spec, start = columns(self.name)[name], 0
+        while True:
+            with self._reading(name):
+                piece = next(pieces, None)
+                if piece is None:
+                    self._sound(None, start)
+                    return
+                values = piece if isinstance(piece, pa.Array) else piece.column(0)
+                values.validate(full=True)
+            yield slice(start, start + len(values)), conform(self.name, spec, pa.chunked_array([values]))
+            start += len(values)
 
     def lengths(self, name: str) -> np.ndarray:
         """Lengths in characters of a column of strings, int32, −1 for null."""
@@ -130,19 +130,30 @@ class Source:
         import pyarrow.parquet as pq
 
         if self._table is None and name in self.names and self.type(name) == pa.string():
-            try:
-                read = pq.ParquetFile(self._path, read_dictionary=[name], pre_buffer=False)
-                values = read.read(columns=[name], use_threads=False)[name]
-            except (pa.ArrowException, OSError) as error:
-                raise LogError([self._unreadable(name, error)]) from None
-            default = columns(self.name)[name].default
-            if default is None or not values.null_count:
+            with self._reading(name):
+                file = pq.ParquetFile(self._path, read_dictionary=[name], pre_buffer=False)
+                values = file.read(columns=[name], use_threads=False)[name]
+                self._sound(values, len(values))
+            if columns(self.name)[name].default is None or not values.null_count:
                 return values.unify_dictionaries().combine_chunks()
         return self.column(name).dictionary_encode().unify_dictionaries().combine_chunks()
 
-    def _unreadable(self, column: str, error: Exception) -> Fault:
-        found = f"bytes that cannot be read ({' '.join(str(error).split())[:120]})"
-        return Fault(self.name, None, column, found, "a complete parquet file")
+    @contextmanager
+    def _reading(self, column: str) -> Iterator[None]:
+        """Turns what arrow raises over damaged bytes into a LogError that names the column."""
+        try:
+            yield
+        except READ_ERRORS as error:
+            found = f"bytes that cannot be read ({_one_line(error)})"
+            raise LogError([Fault(self.name, None, column, found, "a complete parquet file")]) from None
+
+    def _sound(self, values: Any, length: int) -> Any:
+        """``values``, if strings are UTF-8, offsets lie inside, and there are as many as rows."""
+        if values is not None:
+            values.validate(full=True)
+        if length != self.num_rows:
+            raise ValueError(f"{length} values in {self.num_rows} rows")
+        return values
 
     def table(self) -> Any:
         """The whole table as a pa.Table: the columns of the schema in its order, then all others."""
@@ -157,6 +168,10 @@ class Source:
         """Columns that the schema does not know."""
         known = columns(self.name)
         return [name for name in self.names if name not in known]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
 
 
 def make_table(name: str, data: Any) -> Any:
@@ -188,7 +203,7 @@ def _array(table: str, name: str, values: Any) -> Any:
     target = arrow_type(spec) if spec is not None else None
     values = list(values)
     try:
-        return pa.array(values, target)
+        return pa.array(values)  # as what it is: told to make integers, arrow would cut 2.5 to 2
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         expected = spec.expected if spec is not None else "values of one type"
         for row, value in enumerate(values):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlroute.dense import UNBILLED, is_root, numeric_extras
+from rlroute.dense import is_root, numeric_extras
 from rlroute.errors import Fault, LogError, Severity
 from rlroute.keys import NULL, UNKNOWN, Keys
-from rlroute.prices import call_cost_usd
+from rlroute.prices import UNBILLED, call_cost_usd
 from rlroute.schema import OPTIONAL_TABLES, TABLES, Column, arrow_type
 from rlroute.splits import empty_splits, split_groups
 from rlroute.tables import Source, bools, floats, index_in, ints, value_at
@@ -34,7 +34,7 @@ def validate(log: Log) -> list[Fault]:
     try:
         faults = list(structure(log))
         if not faults:
-            faults += [fault for table in _tables(log) for fault in values(log.source(table))]
+            faults += [fault for table in log.sources for fault in values(log.source(table))]
             faults += names(log, log.keys)
             if not any(fault.severity == "error" for fault in faults):
                 for rule in RULES:
@@ -42,12 +42,6 @@ def validate(log: Log) -> list[Fault]:
     except LogError as error:  # pages of a file that cannot be read
         faults = list(error.faults)
     return sorted(faults, key=lambda fault: fault.severity != "error")
-
-
-def _tables(log: Log) -> list[str]:
-    return [
-        name for name in TABLES if name not in OPTIONAL_TABLES or (name == "outcomes" and log.has_outcomes)
-    ]
 
 
 def _report(
@@ -75,14 +69,13 @@ def _shown(column: Any) -> Callable[[int], str]:
 
 def structure(log: Log) -> Iterator[Fault]:
     """Files that can be read, columns that are there, values of the right type; tables that hold rows."""
-    for table in _tables(log):
-        source = log.sources[table]
+    for table, source in log.sources.items():
         try:
             present = set(source.names)
         except LogError as error:
             yield from error.faults
             continue
-        if not source.num_rows and table != "outcomes":
+        if not source.num_rows and table not in OPTIONAL_TABLES:
             yield Fault(table, None, None, "no rows", "at least one row")
         for column in TABLES[table]:
             if column.name not in present and not column.required:
@@ -107,7 +100,11 @@ def values(source: Source) -> Iterator[Fault]:
             null = bools(source.raw(name).is_null())
             found = _shown(source.raw(name))
             yield from _report(
-                "states", name, ~np.isfinite(numbers) & ~null, found, "a finite number, or null"
+                "states",
+                name,
+                ~np.isfinite(numbers.astype(np.float32)) & ~null,
+                found,
+                "a finite number, or null",
             )
     for name in source.extra_names:
         if source.name != "states" or name not in numeric_extras(source):
@@ -316,7 +313,9 @@ def coverage(log: Log, keys: Keys) -> Iterator[Fault]:
     terminal = bools(log.source("states").column("terminal"))
     recorded = np.zeros(len(terminal) * num_choices, bool)
     recorded[keys.state.astype(np.int64) * num_choices + keys.choice] = True
-    missing = ~recorded.reshape(-1, num_choices) & ~terminal[:, None]
+    answers = recorded.reshape(-1, num_choices)
+    # A state that nobody answered is another rule's fault.
+    missing = ~answers & answers.any(axis=1, keepdims=True) & ~terminal[:, None]
     names = log.source("choices").column("name")
     yield from _report(
         "states",

@@ -20,9 +20,9 @@ PICKS = 3
 
 
 def layout(num_choices: int) -> Layout:
-    """One context feature, two features a choice, and one action of each kind."""
+    """Two context features (the text is noise), two features a choice, and one action of each kind."""
     return Layout(
-        context=(Feature("picks_left", "share"), Feature("noise", "none", size=2)),
+        context=(Feature("picks_left", "share"), Feature("text", "none", size=2)),
         choice=(Feature("worth", "reward"), Feature("price", "reward")),
         num_choices=num_choices,
         context_actions=("pass",),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rlroute.card import Card
+from rlroute.errors import LogError
 from rlroute.log import Log
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -13,15 +15,30 @@ Rows = dict[str, list[dict[str, Any]]]
 def choices() -> list[dict[str, Any]]:
     """A cheap and a dear model."""
     return [
-        {"name": "small", "input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0, "max_completion_tokens": 100},
-        {"name": "large", "input_usd_per_mtok": 10.0, "cached_input_usd_per_mtok": 1.0, "output_usd_per_mtok": 40.0},
+        {
+            "name": "small",
+            "input_usd_per_mtok": 1.0,
+            "output_usd_per_mtok": 2.0,
+            "max_completion_tokens": 100,
+        },
+        {
+            "name": "large",
+            "input_usd_per_mtok": 10.0,
+            "cached_input_usd_per_mtok": 1.0,
+            "output_usd_per_mtok": 40.0,
+        },
     ]
 
 
 def query_rows(questions: int = 40) -> Rows:
-    """Questions answered once by both models; the large one is right on all but every fifth, the small on every other."""
+    """Questions answered once by both; the large model fails on every fifth, the small one on every other."""
     states = [
-        {"state_id": f"q{i}", "text": f"Question {i}?", "task_name": "even" if i % 2 == 0 else "odd", "difficulty": i / 10}
+        {
+            "state_id": f"q{i}",
+            "text": f"Question {i}?",
+            "task_name": "even" if i % 2 == 0 else "odd",
+            "difficulty": i / 10,
+        }
         for i in range(questions)
     ]
     responses = [
@@ -64,7 +81,7 @@ def task_rows() -> Rows:
 
 
 def think_rows() -> Rows:
-    """A question of two hops: thinking leads to the first, whose reply leads to one of two versions of the second."""
+    """A question of two hops: thinking leads to the first, its reply to one of two versions of the second."""
     states = [
         {"state_id": "q", "text": "Where was the maker of X born?", "step": 0, "gold": ["Rome"]},
         {"state_id": "q.1", "text": "Who made X?", "step": 1, "parent_id": "q", "gold": ["Ada"]},
@@ -82,10 +99,26 @@ def think_rows() -> Rows:
         ("q.2.bob", "large", None, "", 0.0),
     ]
     responses = [
-        {"state_id": s, "choice": c, "next_state_id": n, "answer": answer, "quality": quality, "cost_usd": 1.0}
+        {
+            "state_id": s,
+            "choice": c,
+            "next_state_id": n,
+            "answer": answer,
+            "quality": quality,
+            "cost_usd": 1.0,
+        }
         for s, c, n, answer, quality in replies
     ]
     return {"choices": choices(), "states": states, "responses": responses}
+
+
+def refusal(action: Callable[[], Any]) -> LogError | None:
+    """The error with which an action refuses its input, None if it takes it."""
+    try:
+        action()
+    except LogError as error:
+        return error
+    return None
 
 
 def make(rows: Rows, **card: Any) -> Log:

@@ -159,6 +159,23 @@ def test_rollouts_hold_decisions_only_and_never_a_masked_one() -> None:
     algorithm.stop()
 
 
+def test_training_blurs_the_text_features_and_nothing_else() -> None:
+    def columns(text_noise: float, explore: bool) -> NDArray[np.float32]:
+        arguments = ppo.PPOArguments(**(asdict(SMALL) | {"text_noise": text_noise}))
+        algorithm = ppo.build_config(ENV, {}, arguments).build_algo()
+        (rollout,) = algorithm.env_runner.sample(explore=explore)
+        algorithm.stop()
+        return rollout.columns[Columns.OBS]["observation"].numpy()
+
+    text = bandit.layout(4).slices()["text"]
+    blurred = columns(5.0, True)
+    assert blurred[:, text].std() > 3  # the toy's own values lie in [0, 1]
+    assert np.delete(blurred, text, axis=1).min() >= 0
+    assert np.delete(blurred, text, axis=1).max() <= 1
+    for clear in (columns(0.0, True), columns(5.0, False)):
+        assert 0 <= clear[:, text].min() <= clear[:, text].max() <= 1
+
+
 def test_an_environment_that_resets_otherwise_is_refused() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(bandit.BanditVectorEnv.metadata, "autoreset_mode", gym.vector.AutoresetMode.SAME_STEP)
@@ -284,7 +301,7 @@ def test_every_knob_is_in_the_help_with_its_comment() -> None:
     text = " ".join(result.stdout.split())
     for knob in fields(ppo.PPOArguments):
         assert f"--{knob.name.replace('_', '-')}" in text
-    assert "passes over every batch (default: 4)" in text
+    assert "passes over every batch (default: 3)" in text
     options = ppo.parser().parse_args(
         ["env", "out", "--epochs", "2", "--no-anneal", "--learning-rate", "1e-4"]
     )

@@ -58,7 +58,7 @@ def tiny_think(seed: int, num_choices: int = 2, attempts: int = 2) -> tuple[Any,
 def brute_think(
     log: Any, outcomes: Outcomes, weight: float, rounds: int, observe: bool, think_cost: float
 ) -> tuple[float, float, float]:
-    """Expectimax over full call sequences; a belief maps the kinds of all replies so far to their probability."""
+    """Expectimax over full call sequences; a belief maps the kinds of the replies so far to a probability."""
     arrays, empty = log.arrays, KINDS.index("empty")
 
     def enter(state: int, left: int) -> tuple[float, float, float]:
@@ -128,10 +128,17 @@ def test_latent_knowing_equals_brute_force(seed: int, observe: bool) -> None:
             assert found.cost_usd[w, 0] == pytest.approx(cost, abs=1e-12)
 
 
-def test_latent_knowing_equals_brute_force_with_four_rounds_and_one_attempt() -> None:
-    log, outcomes = tiny_think(11, num_choices=3, attempts=1)
-    found = think.latent_knowing(log, np.array([0]), np.array([0.02]), C_REF, 4, outcomes=outcomes)
-    value, _, _ = brute_think(log, outcomes, 0.02, 4, True, 0.0)
+def test_latent_knowing_equals_brute_force_with_four_different_answers_heard() -> None:
+    log, outcomes = tiny_think(11)
+    found = think.latent_knowing(log, np.array([0]), np.array([0.02]), C_REF, 4, None, outcomes=outcomes)
+    value, _, _ = brute_think(log, outcomes, 0.02, 4, False, 0.0)
+    assert found.value[0, 0] == pytest.approx(value, abs=1e-12)
+
+
+def test_latent_knowing_equals_brute_force_with_three_choices() -> None:
+    log, outcomes = tiny_think(12, num_choices=3, attempts=1)
+    found = think.latent_knowing(log, np.array([0]), np.array([0.02]), C_REF, 3, outcomes=outcomes)
+    value, _, _ = brute_think(log, outcomes, 0.02, 3, True, 0.0)
     assert found.value[0, 0] == pytest.approx(value, abs=1e-12)
 
 
@@ -158,6 +165,16 @@ def test_one_round_without_thinking_is_the_best_single_call(asked: Log) -> None:
     quality = (outcomes.probability * outcomes.quality).sum(axis=-1)
     best = (quality - 0.2 * outcomes.mean_cost_usd / c_ref)[roots].max(axis=1)
     np.testing.assert_allclose(found.value[0], best, atol=1e-12)
+
+
+def test_attempts_stand_in_for_probabilities_that_are_not_stored(asked: Log) -> None:
+    bare = Log.from_tables(asked.card, asked.choices, asked.states, asked.responses)
+    arrays, rows = bare.arrays, recorded_rows(bare.arrays)
+    roots = np.flatnonzero(np.asarray(arrays.root))
+    found = think.latent_knowing(bare, roots, np.array([0.2]), 1e-3, max_rounds=1, thinking=False)
+    mean_quality = np.asarray(arrays.quality, np.float64)[rows[roots]].mean(axis=-1)
+    mean_cost = np.asarray(arrays.cost_usd)[rows[roots]].mean(axis=-1)
+    np.testing.assert_allclose(found.value[0], (mean_quality - 0.2 * mean_cost / 1e-3).max(axis=1), atol=1e-6)
 
 
 def test_unknown_checker_is_refused(asked: Log) -> None:
@@ -344,3 +361,19 @@ def test_budget_clairvoyant_beats_latent_knowing_on_average(tasked: Log) -> None
         ]
         knowing = budget.latent_knowing(tasked, roots, EXPENSIVE, cap)
         assert np.mean([seer.success.mean() for seer in seen]) > knowing.success.mean()
+
+
+def test_least_cost_is_the_cost_of_a_wholly_cached_prompt(tasked: Log) -> None:
+    arrays = tasked.arrays
+    least = budget.least_cost_usd(arrays)
+    rows = recorded_rows(arrays)
+    for state in (0, 1, 7):
+        row = rows[state, 1, 0]
+        prompt, completion = float(arrays.prompt_tokens[row]), float(arrays.completion_tokens[row])
+        per_token = 2.0 if arrays.root[state] else 0.5
+        assert least[row] == pytest.approx((per_token * prompt + 8.0 * completion) * 1e-6)
+    roots = np.flatnonzero(np.asarray(arrays.root))
+    recorded = budget.clairvoyant(arrays, roots, EXPENSIVE, rows[:, :, 0], 3)
+    cached = budget.clairvoyant(arrays, roots, EXPENSIVE, rows[:, :, 0], 3, cost_usd=least)
+    won = recorded.success
+    assert (cached.least_cost_usd[won] < recorded.least_cost_usd[won]).all()

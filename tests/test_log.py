@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from small_logs import make, query_rows, task_rows, think_rows
 from rlroute.arrays import array_names
 from rlroute.card import Card
 from rlroute.errors import LogError
-from rlroute.graph import always, best_single, clairvoyant, reach
+from rlroute.graph import MIN_FOLLOWED, always, best_single, clairvoyant, reach
 from rlroute.log import Log, LogWarning, load_log
 from rlroute.splits import split_groups
 
@@ -48,7 +50,8 @@ def test_rows_columns_and_arrow_tables_make_the_same_log() -> None:
     rows = query_rows()
     log = make(rows)
     columns = {
-        table: {key: [row.get(key) for row in data] for key in data[0] | data[1]} for table, data in rows.items()
+        table: {key: [row.get(key) for row in data] for key in data[0] | data[1]}
+        for table, data in rows.items()
     }
     assert Log.from_tables(Card("small-log"), **columns).content_hash == log.content_hash
     tables = {"choices": log.choices, "states": log.states, "responses": log.responses}
@@ -74,7 +77,7 @@ def test_order_of_the_response_rows_does_not_matter() -> None:
 
 
 def test_cells_hold_the_attempts_of_each_state_and_choice_in_order() -> None:
-    arrays = make(task_rows(), coverage="partial").arrays
+    arrays = make(task_rows()).arrays
     assert arrays.num_attempts.tolist() == [[1, 2], [1, 1], [0, 0], [0, 0]]
     first, end = arrays.cell[0 * 2 + 1], arrays.cell[0 * 2 + 2]
     assert arrays.cost_usd[first:end].tolist() == [5.0, 7.0]
@@ -92,7 +95,8 @@ def test_missing_costs_are_computed_from_tokens_and_prices() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "billed"), [("429 too many", False), ("503", False), ("truncated", True), ("4290", True), (None, True)]
+    ("error", "billed"),
+    [("429 too many", False), ("503", False), ("truncated", True), ("4290", True), (None, True)],
 )
 def test_only_what_the_provider_bills_is_charged(error: str | None, billed: bool) -> None:
     rows = query_rows(2)
@@ -137,7 +141,7 @@ def test_thinking_leads_to_the_least_step_among_the_sub_questions() -> None:
 
 def test_sub_questions_and_steps_share_the_group_of_their_root() -> None:
     for rows in (think_rows(), task_rows()):
-        assert len(set(make(rows, coverage="partial").arrays.group)) == 1
+        assert len(set(make(rows).arrays.group)) == 1
 
 
 def test_copies_of_a_question_share_a_group_whatever_their_case() -> None:
@@ -173,7 +177,7 @@ def test_a_split_that_came_with_the_log_wins_at_salt_0_only() -> None:
 
 
 def test_always_one_choice_follows_the_graph_to_its_end() -> None:
-    arrays = make(task_rows(), coverage="partial").arrays
+    arrays = make(task_rows()).arrays
     quality, cost, latency = always(arrays)
     assert quality[0].tolist() == [0.0, 1.0]
     assert cost[0].tolist() == [1.0, 6.0 + 5.0]
@@ -187,9 +191,9 @@ def test_clairvoyant_thinks_where_that_pays() -> None:
     assert clairvoyant(arrays).tolist() == [1.0, 1.0, 1.0, 0.0]
 
 
-def test_reach_shares_a_state_among_its_choices_and_attempts() -> None:
-    np.testing.assert_allclose(reach(make(task_rows(), coverage="partial").arrays), [1, 0.5, 0.5, 0.5])
-    np.testing.assert_allclose(reach(make(think_rows()).arrays), [1, 1, 0.5, 0.5])
+def test_reach_shares_a_state_among_its_choices_and_follows_bad_replies_less() -> None:
+    np.testing.assert_allclose(reach(make(task_rows()).arrays), [1, 0.5, 0.5, 0.5])
+    np.testing.assert_allclose(reach(make(think_rows()).arrays), [1, 1, 0.5, 0.5 * MIN_FOLLOWED])
 
 
 def test_best_single_ignores_a_choice_that_hardly_answered() -> None:
@@ -231,6 +235,20 @@ def test_a_refused_log_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not [file for file in tmp_path.rglob("*") if "partial" in file.name]
 
 
+@pytest.mark.parametrize("saved", [True, False], ids=["on disk", "in memory"])
+def test_a_log_can_be_pickled_after_use_and_stays_light(saved: bool, tmp_path: Path) -> None:
+    log = make(query_rows())
+    if saved:
+        log = load_log(log.save(tmp_path / "log"))
+    _ = (log.arrays, log.states, log.splits(1))
+    data = pickle.dumps(log)
+    again = pickle.loads(data)
+    assert again.content_hash == log.content_hash
+    np.testing.assert_array_equal(again.arrays.cost_usd, log.arrays.cost_usd)
+    np.testing.assert_array_equal(again.splits(1), log.splits(1))
+    assert not saved or len(data) < 3000
+
+
 def test_warnings_are_given_once(tmp_path: Path) -> None:
     rows = query_rows()
     rows["choices"][0]["colour"] = "green"
@@ -238,8 +256,6 @@ def test_warnings_are_given_once(tmp_path: Path) -> None:
     with pytest.warns(LogWarning, match="choices, column colour"):
         make(rows).save(path)
     log = load_log(path)
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         log.check()
@@ -247,7 +263,7 @@ def test_warnings_are_given_once(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_built_in_logs() -> None:
-    with pytest.raises(LogError, match="questions.*tasks"):
+    with pytest.raises(LogError, match=r"questions.*tasks"):
         load_log("nosuchlog")
 
 
@@ -255,8 +271,8 @@ def test_cached_log_loads_without_arrow(tmp_path: Path) -> None:
     path = make(query_rows()).save(tmp_path / "log")
     load_log(path)
     script = (
-        "import sys; from rlroute.log import load_log; log = load_log(sys.argv[1]); log.splits(); log.splits(3);"
-        "heavy = {'pyarrow', 'pydantic', 'scipy', 'matplotlib', 'torch', 'ray'} & set(sys.modules); print(heavy)"
+        "import sys; from rlroute.log import load_log; load_log(sys.argv[1]).splits(3);"
+        "print({'pyarrow', 'pydantic', 'scipy', 'matplotlib', 'torch', 'ray'} & set(sys.modules))"
     )
     result = subprocess.run(
         [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True, cwd=tmp_path
@@ -279,4 +295,6 @@ def test_parquet_of_any_width_is_read_in_the_types_of_the_schema(tmp_path: Path)
     )
     pq.write_table(table, file)
     assert Log.open(path).responses.schema == make(query_rows()).responses.schema
-    np.testing.assert_array_equal(Log.open(path).arrays.prompt_tokens, make(query_rows()).arrays.prompt_tokens)
+    np.testing.assert_array_equal(
+        Log.open(path).arrays.prompt_tokens, make(query_rows()).arrays.prompt_tokens
+    )

@@ -34,6 +34,8 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
+from rlroute.layout import Layout
+
 
 class Rollout:
     """The columns of one `sample` call, each (rows, …): observations, actions, advantages, targets."""
@@ -53,6 +55,9 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):
 
     Under next-step autoreset the step after an episode's end ignores its action and shows the next start.
     That row is no decision: it lends its observation to the value of a truncated end and is then left out.
+
+    With `text_noise` in the module's configuration, exploring sees the feature named "text" through Gaussian
+    noise of that standard deviation, so that a network cannot learn the few texts of a log by heart.
     """
 
     env: Any
@@ -86,7 +91,10 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):
         for t in range(steps):
             observations[t], masks[t] = latest["observation"], latest["action_mask"]
             valid[t] = ~self._resetting
-            out = self.module.forward_exploration({Columns.OBS: _tensors(observations[t], masks[t])})
+            seen = _tensors(observations[t], masks[t])
+            if explore:
+                self._blur(seen["observation"])
+            out = self.module.forward_exploration({Columns.OBS: seen})
             action = _choose(out[Columns.ACTION_DIST_INPUTS], explore)
             latest, rewards[t], terminated[t], truncated, _ = self.env.step(action.numpy())
             done[t] = terminated[t] | truncated
@@ -119,6 +127,14 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):
             self.metrics.log_value(EPISODE_LEN_MEAN, float(length), window=1)
         self._finished = []
         return self.metrics.reduce()
+
+    def _blur(self, observation: Tensor) -> None:
+        """Adds the noise to the text features of the observations (N, D), in place."""
+        config = self.module.model_config
+        where = Layout.from_dict(config["layout"]).slices().get("text")
+        if config["text_noise"] and where:
+            text = observation[:, where]
+            text += config["text_noise"] * torch.randn_like(text)
 
     def _count(self, rewards: NDArray[Any], done: NDArray[Any]) -> None:
         """Adds one step to the running returns and lengths; notes which episodes it ended."""

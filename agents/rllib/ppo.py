@@ -33,8 +33,8 @@ class PPOArguments:
 
     total_steps: int = 500_000  # decisions to train on, over all environments
     num_envs: int = 256  # environments stepped side by side
-    rollout_length: int = 32  # steps of each environment between two updates
-    learning_rate: float = 1e-3  # Adam's step size at the start
+    rollout_length: int = 16  # steps of each environment between two updates
+    learning_rate: float = 3e-3  # Adam's step size at the start
     anneal: bool = True  # let the learning rate fall linearly to 0 over the run
     gamma: float = 1.0  # discount a step; 1 because episodes end and cost counts the same whenever it is paid
     gae_lambda: float = 0.95  # 1: unbiased advantages; less: less noise, more trust in the value head
@@ -43,9 +43,10 @@ class PPOArguments:
     entropy_end: float = 0.0  # and at the end; between them it falls linearly
     value_weight: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # gradients are scaled down to this norm
-    epochs: int = 4  # passes over every batch
+    epochs: int = 3  # passes over every batch
     minibatch: int = 2048  # rows of one gradient step
     hidden: int = 64  # width of every layer of the network
+    text_noise: float = 0.3  # noise on the text features while training, against learning the texts by heart
     seed: int = 0  # of the weights, the actions and the environments
     checkpoint_every: int = 20  # updates between two checkpoints
     threads: int = 1  # threads of torch; the network is too small to gain much from more
@@ -154,7 +155,12 @@ def build_config(
         )
         .rl_module(
             rl_module_spec=RLModuleSpec(
-                module_class=RouterModule, model_config={"layout": layout, "hidden": arguments.hidden}
+                module_class=RouterModule,
+                model_config={
+                    "layout": layout,
+                    "hidden": arguments.hidden,
+                    "text_noise": arguments.text_noise,
+                },
             )
         )
         .debugging(seed=seed, log_level="ERROR")

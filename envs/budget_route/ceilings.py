@@ -4,18 +4,24 @@
 draws: an exact Markov decision process over state x expensive calls left. `clairvoyant` knows the draws as
 well.
 
-Costs are those stored with the log, without prompt cache.
+Costs are those stored with the log, without prompt cache. Where the environment counts cached tokens, calls
+are cheaper than that, and only the ceilings of success under a cap of calls hold as they are. For the others
+`least_cost_usd` gives `clairvoyant` costs below which no cache can bring a call.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from rlroute.arrays import LogArrays
+from rlroute.evaluation import Evaluation, MakeEnv, Setting, evaluate
 from rlroute.log import Log
 from rlroute.outcomes import Outcomes, outcomes_of
+from rlroute.rollout import places
 
 _IMPOSSIBLE = -1e9  # value of a choice that cannot be made
 
@@ -132,11 +138,14 @@ def clairvoyant(
     cap: int | None = None,
     cost_weight: float = 0.0,
     c_ref: float = 1.0,
+    cost_usd: np.ndarray | None = None,
 ) -> Clairvoyant:
     """Know in advance the response row that each choice will give in each state, `rows` (S, C); -1: none.
 
     A state is met at most once an episode (steps increase), so one row a cell is all there is to know.
+    `cost_usd` (R,) replaces the recorded costs.
     """
+    price_of = np.asarray(arrays.cost_usd if cost_usd is None else cost_usd, np.float64)
     num_states, num_choices = rows.shape
     layers = 1 if cap is None else cap + 1
     won = np.asarray(arrays.terminal & arrays.success)
@@ -151,7 +160,7 @@ def clairvoyant(
         for choice in range(num_choices):
             row = rows[states, choice]
             following = np.where(row >= 0, arrays.next_state[row], -1)
-            price = np.where(row >= 0, arrays.cost_usd[row], np.inf)[:, None]
+            price = np.where(row >= 0, price_of[row], np.inf)[:, None]
             spends = bool(expensive[choice])
             fewest_by.append(fewest[following] + spends + np.where(row >= 0, 0.0, np.inf))
             next_cheapest, next_value = cheapest[following], value[following]
@@ -175,3 +184,79 @@ def clairvoyant(
         least_cost_usd=cheapest[tasks, top],
         value=value[tasks, top],
     )
+
+
+def least_cost_usd(arrays: LogArrays) -> np.ndarray:
+    """Cost of every response were its whole prompt cached, (R,); in root states nothing can be."""
+    cell = np.repeat(np.arange(len(arrays.cell) - 1), np.diff(arrays.cell))
+    state, choice = np.divmod(cell, len(arrays.choice_names))
+    cost = np.asarray(arrays.cost_usd, np.float64)
+    discount = (np.asarray(arrays.input_usd) - np.asarray(arrays.cached_input_usd))[choice]
+    already = np.maximum(np.asarray(arrays.cached_tokens), 0)
+    saved = np.where(
+        np.asarray(arrays.root)[state], 0.0, (np.asarray(arrays.prompt_tokens) - already) * discount
+    )
+    return np.maximum(cost - np.maximum(np.nan_to_num(saved), 0.0), 0.0)
+
+
+class LatentKnowingPolicy:
+    """Plays the policy table of `latent_knowing` on a log: it reads the stored probabilities, but no draw."""
+
+    name = "latent-knowing"
+    reads_terms = True
+
+    def begin(self, env: Any) -> None:
+        self.dynamics = env.dynamics
+        cap = env.dynamics.arguments.budget_calls
+        solved = latent_knowing(
+            env.dynamics.log,
+            env.dynamics.roots,
+            env.dynamics.expensive,
+            cap=None if cap is None else int(cap),
+            cost_weight=float(env.dynamics.arguments.preference),
+            c_ref=env.dynamics.c_ref,
+        )
+        self.table = solved.policy
+
+    def act(self, observation: np.ndarray, action_mask: np.ndarray) -> np.ndarray:
+        dynamics = self.dynamics
+        left = np.where(np.isfinite(dynamics.calls_left), dynamics.calls_left, 0).astype(np.int64)
+        choice = self.table[dynamics.state, np.clip(left, 0, self.table.shape[1] - 1)]
+        return np.where(choice >= 0, choice, 0)
+
+
+def add_ceilings(
+    evaluation: Evaluation, make_env: MakeEnv, settings: Sequence[Setting], episodes: int, seed: int
+) -> None:
+    """Latent-knowing, played on the same draws as all others, and clairvoyant on these draws."""
+    if make_env(evaluation.split, **settings[0].arguments).dynamics.log.has_outcomes:
+        evaluate(
+            make_env, settings, {"latent-knowing": LatentKnowingPolicy()}, evaluation.split, episodes, seed, "ceiling",
+            into=evaluation,
+        )  # fmt: skip
+    success, cost, reward = [], [], []
+    for setting in settings:
+        env = make_env(evaluation.split, **setting.arguments)
+        dynamics = env.dynamics
+        cap = dynamics.arguments.budget_calls
+        env.reset(seed=seed)  # the key of the rollouts
+        solved = [
+            clairvoyant(
+                dynamics.arrays,
+                dynamics.roots,
+                dynamics.expensive,
+                dynamics.drawn_rows(
+                    dynamics.roots, *places(env, len(dynamics.roots), episodes, repetition)
+                )[:, :, 0],
+                cap=None if cap is None else int(cap),
+                cost_weight=float(dynamics.arguments.preference),
+                c_ref=dynamics.c_ref,
+                cost_usd=least_cost_usd(dynamics.arrays) if dynamics.prompt_cache else None,
+            )
+            for repetition in range(episodes)
+        ]
+        success.append(np.concatenate([s.success.astype(float) for s in solved]))
+        cost.append(np.concatenate([np.where(s.success, s.least_cost_usd, 0.0) for s in solved]))
+        reward.append(np.concatenate([s.value for s in solved]))
+    group = np.tile(dynamics.arrays.group[dynamics.roots], episodes)
+    evaluation.add_ceiling("clairvoyant", group, np.array(success), np.array(cost), np.array(reward))

@@ -80,7 +80,8 @@ class BudgetRouteDynamics(ReplayDynamics):
         """A call whose response is accepted at once."""
         row = self.draw(which, action, np.zeros(len(which), np.int64))
         prompt = self.arrays.prompt_tokens[row]
-        completion = np.maximum(self.arrays.completion_tokens[row], 0)
+        known = self.arrays.completion_tokens[row] >= 0
+        completion = np.where(known, self.arrays.completion_tokens[row], 0)
         if self.prompt_cache:
             cached = np.minimum(self.cached[which, action], prompt)
             cost = self.pool.cost_usd(action, prompt, cached, completion)
@@ -90,7 +91,7 @@ class BudgetRouteDynamics(ReplayDynamics):
             cost = self.arrays.cost_usd[row]
         latency = np.nan_to_num(self.arrays.latency_s[row])
         self.trace.add(which, action, prompt, cost, latency)
-        self.totals.output_cost_usd[which] += completion * self.pool.output_usd[action]
+        self.totals.output_cost_usd[which] += np.where(known, completion * self.pool.output_usd[action], cost)
         self.calls_left[which] -= self.expensive[action]
 
         following = self.arrays.next_state[row]

@@ -59,8 +59,9 @@ class BudgetRouteLive(LiveBase):
         )
         return out
 
-    def taken(self, action: str, choice: int | None) -> None:
+    def taken(self, action: str, choice: int | None) -> float:
         """Every action of BudgetRoute is a call."""
+        return 0.0
 
     def record(self, choice: int, response: Response) -> float:
         which, one = np.zeros(1, np.int64), np.array([choice])
@@ -72,5 +73,4 @@ class BudgetRouteLive(LiveBase):
         self.trace.add(which, one, prompt, np.array([cost]), np.array([response.latency_s]))
         self.calls_left -= self.expensive[choice]
         self.step += 1
-        self.pay(cost)
-        return cost
+        return self.pay(cost)

@@ -104,6 +104,7 @@ class StepPolicy:
     """Large or small at every step; subclasses say where large is wanted."""
 
     name = "step policy"
+    reads_terms = False
 
     def __init__(self, small: int, large: int) -> None:
         self.small, self.large = small, large

@@ -122,24 +122,22 @@ def _coincidence(experience: Experience, first: NDArray[np.int64]) -> tuple[Floa
     answer = np.where(present, arrays.answer[row], -1)
     right = present & (answer >= 0) & (experience.worth[row] >= 0.5)
     wrong = present & (answer >= 0) & ~right
-    tables = []
-    for kind, prior in ((right, 0.8), (wrong, 0.2)):
-        same, pairs = np.zeros(len(first)), np.zeros(len(first))
+    counts = np.zeros((len(first), 4))  # right pairs that agree, right pairs, wrong pairs that agree, wrong pairs
+    for side, kind in enumerate((right, wrong)):
         for a in range(first.shape[1]):
             for b in range(a):
                 both = kind[:, a] & kind[:, b]
-                pairs += both
-                same += both & (answer[:, a] == answer[:, b])
-        train = experience.train
-        overall = (same[train].sum() + prior) / (pairs[train].sum() + 1.0)
-        search = NearestNeighbours(NEIGHBOURS).fit(
-            experience.features[train], np.column_stack([same[train], pairs[train]])
-        )
-        near = np.empty((len(first), 2))
-        near[:] = search.predict(experience.features)
+                counts[:, 2 * side] += both & (answer[:, a] == answer[:, b])
+                counts[:, 2 * side + 1] += both
+    train = experience.train
+    near = NearestNeighbours(NEIGHBOURS).fit(experience.features[train], counts[train]).predict(experience.features)
+    tables = []
+    for side, prior in enumerate((0.8, 0.2)):
+        same, pairs = counts[train, 2 * side].sum(), counts[train, 2 * side + 1].sum()
         # A few pairs of the average question steady the ratio where the neighbours have hardly any.
         steady = 2.0 / NEIGHBOURS
-        tables.append(np.clip((near[:, 0] + steady * overall) / (near[:, 1] + steady), 0.01, 0.99))
+        ratio = (near[:, 2 * side] + steady * (same + prior) / (pairs + 1.0)) / (near[:, 2 * side + 1] + steady)
+        tables.append(np.clip(ratio, 0.01, 0.99))
     return tables[0], tables[1]
 
 

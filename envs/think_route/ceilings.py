@@ -13,14 +13,17 @@ observation. The reward is quality - w * cost / c_ref, the latency being free.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from rlroute.arrays import LogArrays
+from rlroute.evaluation import Evaluation, MakeEnv, Setting
 from rlroute.log import Log
 from rlroute.outcomes import Outcomes, outcomes_of
+from rlroute.rollout import places
 
 # A history in one state: for every choice its replies in order, each (label, verdict). Labels number the
 # distinct answers in the order in which they appear in this very structure, so that equivalent histories are
@@ -341,3 +344,37 @@ def clairvoyant(
             value[left][:, states] = np.where(np.isfinite(best), best, 0.0)
             cheapest[left][states] = least
     return Clairvoyant(value[max_rounds][:, tasks], cheapest[max_rounds][tasks])
+
+
+def add_ceilings(
+    evaluation: Evaluation, make_env: MakeEnv, settings: Sequence[Setting], episodes: int, seed: int
+) -> None:
+    """Latent-knowing where the log stores its probabilities, in expectation; clairvoyant on the draws of the others."""
+    env = make_env(evaluation.split, **settings[0].arguments)
+    dynamics, arguments = env.dynamics, env.dynamics.arguments
+    tasks, weights = dynamics.roots, np.array([setting.value for setting in settings])
+    group, c_ref = dynamics.arrays.group[tasks], dynamics.c_ref
+    if dynamics.log.has_outcomes and arguments.checker != "action":
+        best = latent_knowing(
+            dynamics.log, tasks, weights, c_ref, arguments.max_rounds, arguments.checker, arguments.think_cost_usd
+        )
+        evaluation.add_ceiling("latent-knowing", group, best.quality, best.cost_usd, best.value)
+    env.reset(seed=seed)  # the key of the rollouts
+    values, costs = [], []
+    for repetition in range(episodes):
+        rows = dynamics.drawn_rows(tasks, *places(env, len(tasks), episodes, repetition))
+        known = clairvoyant(
+            dynamics.arrays, tasks, weights, c_ref, rows, arguments.max_rounds, arguments.think_cost_usd
+        )
+        values.append(known.value)
+        costs.append(known.least_cost_usd)
+    value = np.concatenate(values, axis=1)
+    least = np.concatenate(costs)
+    right = np.isfinite(least)
+    evaluation.add_ceiling(
+        "clairvoyant",
+        np.tile(group, episodes),
+        np.broadcast_to(right.astype(float), value.shape),
+        np.broadcast_to(np.where(right, least, 0.0), value.shape),
+        value,
+    )

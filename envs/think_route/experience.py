@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlroute.graph import always
 from rlroute.predictors import (
     Array,
     Boosted,
     LogCost,
     NearestNeighbours,
+    Projection,
     Ridge,
     column_means,
     cross_fitted,
@@ -31,7 +33,8 @@ from rlroute.predictors import (
 Floats = NDArray[np.float64]
 TRAIN, VAL = 0, 1
 NEIGHBOURS = (5, 10, 20, 40, 80)
-PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
+MAX_TEXT_FEATURES = 384  # hashed texts are projected on so many principal components, for speed
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 def cell_means(arrays: Any, values: Array) -> Floats:
@@ -74,12 +77,16 @@ class Experience:
     features: Array
     seed_folds: int = 3
     _quality: dict[str, Floats] = field(default_factory=dict)
+    _thinking: dict[str, tuple[Floats, Floats]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, dynamics: Any) -> Experience:
         """From the dynamics of an environment: its log, split and text features."""
         arrays = dynamics.arrays
         text = np.asarray(dynamics.full_text_features(), np.float32)
+        if text.shape[1] > MAX_TEXT_FEATURES:
+            train = (np.asarray(dynamics.split) == TRAIN) & ~arrays.terminal
+            text = Projection(MAX_TEXT_FEATURES).fit(text[train]).transform(text).astype(np.float32)
         # Whole questions and sub-questions are answered differently well; so are the steps.
         extra = [(~arrays.root).astype(np.float32)]
         if np.ptp(arrays.step) > 0:
@@ -126,11 +133,48 @@ class Experience:
             elif name == "mean":
                 table = self._means_by(self._kind, self.recorded)
             elif name == "task":
-                table = self._means_by(self._kind * (1 + int(self.arrays.task_name.max())) + self.arrays.task_name, self.recorded)
+                table = self._means_by(self._task_kind, self.recorded)
             else:
                 table = self._cross_fit(self._maker(name), self.recorded)
             self._quality[name] = np.clip(table, 0.0, 1.0)
         return self._quality[name]
+
+    def after_thinking(self, name: str) -> tuple[Floats, Floats]:
+        """Predicted (quality, cost in USD) (S, C) of thinking first, then one choice for all sub-questions.
+
+        −inf quality where there is nothing to think about.
+        """
+        if name not in self._thinking:
+            target = np.asarray(self.arrays.think_state)
+            thinks = target >= 0
+            quality, cost, _ = always(self.arrays)
+            after = [np.where(thinks[:, None], table[target], np.nan) for table in (quality, cost)]
+            if name == "mean":
+                tables = [self._means_by(self._kind, table) for table in after]
+            elif name == "task":
+                tables = [self._means_by(self._task_kind, table) for table in after]
+            else:
+                single = "knn" if name == "knn" else "ridge"
+                tables = [self._cross_fit(self._maker(single), after[0]), self._cross_fit(LogCost, after[1])]
+            tables[0] = np.where(thinks[:, None], np.clip(tables[0], 0.0, 1.0), -np.inf)
+            self._thinking[name] = (tables[0], tables[1])
+        return self._thinking[name]
+
+    @cached_property
+    def later(self) -> NDArray[np.int64]:
+        """Sub-questions still to come after each state (S,), as its nearest neighbours on train have them."""
+        arrays = self.arrays
+        target = np.zeros(len(self.train))
+        state = np.asarray(arrays.row_cell) // arrays.num_attempts.shape[1]
+        ahead = np.asarray(arrays.next_state)
+        leads = np.flatnonzero((ahead >= 0) & ~np.asarray(arrays.terminal)[ahead])
+        if len(leads) == 0:
+            return target.astype(np.int64)
+        for step in np.unique(arrays.step[state[leads]])[::-1]:
+            rows = leads[arrays.step[state[leads]] == step]
+            np.maximum.at(target, state[rows], 1 + target[ahead[rows]])
+        near = NearestNeighbours(5).fit(self.features[self.train], target[self.train, None])
+        return np.where(arrays.root, 0, np.round(near.predict(self.features)[:, 0])).astype(np.int64)
 
     def _maker(self, name: str) -> Any:
         if name == "knn":
@@ -153,6 +197,11 @@ class Experience:
     def _kind(self) -> NDArray[np.int64]:
         """Whole questions and each step of sub-questions are different kinds of state."""
         return np.where(self.arrays.root, 0, 1 + self.arrays.step.astype(np.int64))
+
+    @cached_property
+    def _task_kind(self) -> NDArray[np.int64]:
+        names = np.asarray(self.arrays.task_name, np.int64)
+        return self._kind * (1 + int(names.max())) + names
 
     def _means_by(self, label: NDArray[np.int64], recorded: Floats) -> Floats:
         """Mean of every choice on train per label, the overall mean counting as one more observation."""

@@ -13,7 +13,10 @@ from rlroute.router import Response
 
 
 class ThinkRouteLive(LiveBase):
-    """A batch of one whose responses come from providers. A new text is a new question: nothing is heard about it."""
+    """A batch of one whose responses come from providers.
+
+    After thinking or accepting, and wherever the text changes, comes a new question: nothing is heard about it.
+    """
 
     def __init__(self, policy: TrainedPolicy, terms: Mapping[str, float | None]) -> None:
         super().__init__(policy, terms)
@@ -22,12 +25,14 @@ class ThinkRouteLive(LiveBase):
         self.rounds_left = np.array([rounds])
         self.depth = np.zeros(1, np.int64)
         self.can_think = np.zeros(1, bool)
+        self._moved = False
         self._codes: dict[str, int] = {}
 
     def situate(self, text: str, features: Mapping[str, float], prompt_tokens: int, can_think: bool) -> None:
-        if self._text is not None and text != self._text:
+        if self._moved or (self._text is not None and text != self._text):
             self.heard.clear(np.zeros(1, np.int64))
             self.depth += 1
+            self._moved = False
         self.read(text, features, prompt_tokens)
         affordable = self.arguments["think_cost_usd"] <= self.usd_left
         self.can_think = can_think & (self.rounds_left > 0) & affordable
@@ -67,14 +72,12 @@ class ThinkRouteLive(LiveBase):
         )
         return out
 
-    def taken(self, action: str, choice: int | None) -> None:
-        if action == "think":
-            self.pay(float(self.arguments["think_cost_usd"]))
-        elif action == "check":
-            self.pay(float(self.arguments["check_cost_usd"]))
+    def taken(self, action: str, choice: int | None) -> float:
+        self._moved = action in ("think", "accept")
+        price = {"think": "think_cost_usd", "check": "check_cost_usd"}.get(action)
+        return self.pay(float(self.arguments[price])) if price else 0.0
 
     def checked(self, verdict: float) -> None:
-        """The verdict on the latest response, after the action "check"."""
         self.heard.verdict[0, self.heard.size[0] - 1] = verdict
 
     def record(self, choice: int, response: Response) -> float:
@@ -93,5 +96,4 @@ class ThinkRouteLive(LiveBase):
         )
         cost = self.cost_usd(choice, response, 0)
         self.rounds_left -= 1
-        self.pay(cost)
-        return cost
+        return self.pay(cost)

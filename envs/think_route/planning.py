@@ -71,7 +71,21 @@ class ThinkPolicy:
         return np.asarray(np.maximum(d.heard_choice[rows, last], 0))
 
     def open_calls(self, rows: Actions, legal: Array) -> NDArray[np.bool_]:
-        return np.asarray(legal[np.ix_(rows, self.call)])
+        """Which choices may be called (n, C); after the first call here only with rounds to spare."""
+        spare = (self.rounds_to_spare(rows) > 0) | (self.dynamics.num_heard[rows] == 0)
+        return np.asarray(legal[np.ix_(rows, self.call)] & spare[:, None])
+
+    def rounds_to_spare(self, rows: Actions) -> Actions:
+        """Calls left, less one for every sub-question that is likely to come."""
+        d = self.dynamics
+        return np.asarray(d.rounds_left[rows] - self.experience.later[d.state[rows]])
+
+    def net_of_thinking(self, rows: Actions, predictor: str) -> Floats:
+        """Predicted quality minus price (n,) of thinking, then the best one choice; −inf where it is impossible."""
+        d = self.dynamics
+        quality, cost = self.experience.after_thinking(predictor)
+        state = d.state[rows]
+        return np.asarray((quality[state] - d.w_cost[rows, None] * cost[state] / d.c_ref).max(axis=1))
 
     def can_think(self, rows: Actions, legal: Array) -> NDArray[np.bool_]:
         return np.asarray(legal[rows, self.think] & (self.dynamics.num_heard[rows] == 0))

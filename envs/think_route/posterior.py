@@ -11,7 +11,7 @@ which orders boxes optimally when outcomes are independent and a right answer is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,11 @@ CANDIDATES = (3, 4, 5)  # choices considered with one, two, three calls ahead
 DEPTH = 3  # calls looked ahead
 
 
+def hypotheses(answers: int) -> Bools:
+    """(2^J, J) which of J distinct answers are right under each hypothesis: bit j of its index."""
+    return ((np.arange(2**answers)[:, None] >> np.arange(answers)) & 1).astype(bool)
+
+
 @dataclass
 class Node:
     """A belief of n episodes that have heard the same pattern of answers.
@@ -39,13 +44,9 @@ class Node:
     weight: Floats
     sizes: tuple[int, ...]
 
-    def rightness(self) -> Bools:
-        """(2^J, J) bit j of every hypothesis."""
-        return ((np.arange(2 ** len(self.sizes))[:, None] >> np.arange(len(self.sizes))) & 1).astype(bool)
-
     def answer_weights(self) -> Floats:
         """(n, J) weight in which each distinct answer is right."""
-        return np.asarray(self.weight.sum(axis=1) @ self.rightness())
+        return np.asarray(self.weight.sum(axis=1) @ hypotheses(len(self.sizes)))
 
     def accept_value(self) -> Floats:
         """(n,) weight in which the best answer is right; 0 where nothing was heard."""
@@ -53,33 +54,19 @@ class Node:
             return np.zeros(len(self.weight))
         return np.asarray(self.answer_weights().max(axis=1))
 
-    def joined(self, p: Floats, j: int, yes: tuple[Floats, Floats], coincide: tuple[Floats, Floats]) -> Node:
-        """After a response that agrees with answer j; p (n, Z), `yes` and `coincide` for (wrong, right) (n,)."""
-        bits = self.rightness()
-        sizes = np.asarray(self.sizes, np.float64)
-        right_total, wrong_total = bits @ sizes, ~bits @ sizes
-        right = sizes[j] / np.maximum(right_total, 1) * bits[:, j]
-        wrong = sizes[j] / np.maximum(wrong_total, 1) * ~bits[:, j]
-        like = (yes[1] * coincide[1])[:, None, None] * p[:, :, None] * right
-        like += (yes[0] * coincide[0])[:, None, None] * (1 - p)[:, :, None] * wrong
-        grown = tuple(n + (i == j) for i, n in enumerate(self.sizes))
-        return Node(self.weight * like, grown)
-
-    def with_new(self, p: Floats, yes: tuple[Floats, Floats], coincide: tuple[Floats, Floats]) -> Node:
-        """After a response that brings an answer not heard before."""
-        bits = self.rightness()
-        apart_right = np.where(bits.any(axis=1), (1 - coincide[1])[:, None], 1.0)  # (n, 2^J)
-        apart_wrong = np.where((~bits).any(axis=1), (1 - coincide[0])[:, None], 1.0)
-        wrong = self.weight * (yes[0][:, None] * (1 - p))[:, :, None] * apart_wrong[:, None, :]
-        right = self.weight * (yes[1][:, None] * p)[:, :, None] * apart_right[:, None, :]
-        return Node(np.concatenate([wrong, right], axis=2), (*self.sizes, 1))
+    def heard(
+        self, p: Floats, answer: int, if_wrong: Floats, if_right: Floats, joins: tuple[Floats, Floats]
+    ) -> Node:
+        """After a response that gives `answer` (the next free number: a new one), seen with these likelihoods."""
+        right = self.weight * (if_right[:, None] * p)[:, :, None] * joins[1][:, None, answer]
+        wrong = self.weight * (if_wrong[:, None] * (1 - p))[:, :, None] * joins[0][:, None, answer]
+        if answer == len(self.sizes):
+            return Node(np.concatenate([wrong, right], axis=2), (*self.sizes, 1))
+        return Node(wrong + right, tuple(n + (i == answer) for i, n in enumerate(self.sizes)))
 
     def with_empty(self, p: Floats) -> Node:
         """After an empty response, which is wrong and agrees with nothing."""
         return Node(self.weight * (1 - p)[:, :, None], self.sizes)
-
-    def take(self, rows: Ints) -> Node:
-        return Node(self.weight[rows], self.sizes)
 
 
 @dataclass(frozen=True)
@@ -91,15 +78,33 @@ class Outlook:
     coincide: tuple[Floats, Floats]  # (wrong, right) (n,)
     has_verdict: bool
     yes: tuple[float, float]  # the checker's yes to (wrong, right)
+    _joins: dict[tuple[int, ...], tuple[Floats, Floats]] = field(default_factory=dict)
 
-    def verdicts(self, n: int) -> Iterator[tuple[tuple[Floats, Floats], bool]]:
-        """What the checker may say, as likelihoods under (wrong, right), and whether that ends the search."""
-        if not self.has_verdict:
-            yield (np.ones(n), np.ones(n)), False
-            return
+    def take(self, rows: Ints) -> Outlook:
+        """The outlook of some of the episodes."""
+        wrong, right = self.coincide
+        return Outlook(
+            self.right[rows], self.price[rows], (wrong[rows], right[rows]), self.has_verdict, self.yes
+        )
+
+    def verdicts(self) -> list[tuple[float, float, bool]]:
+        """What the checker may say: likelihood if wrong, likelihood if right, and whether that ends the search."""
         wrong, right = self.yes
-        yield (np.full(n, wrong), np.full(n, right)), wrong < SURE
-        yield (np.full(n, 1 - wrong), np.full(n, 1 - right)), False
+        return [(wrong, right, wrong < SURE), (1 - wrong, 1 - right, False)] if self.has_verdict else [(1, 1, False)]
+
+    def joins(self, sizes: tuple[int, ...]) -> tuple[Floats, Floats]:
+        """Probability (n, J+1, 2^J) that a (wrong, right) response joins each answer heard, or brings a new one."""
+        if sizes not in self._joins:
+            bits, weight = hypotheses(len(sizes)), np.asarray(sizes, np.float64)
+            tables = []
+            for side, alike in zip((~bits, bits), self.coincide, strict=True):
+                total = side @ weight
+                table = np.empty((len(alike), len(sizes) + 1, len(bits)))
+                table[:, :-1] = alike[:, None, None] * (side * weight / np.maximum(total, 1)[:, None]).T
+                table[:, -1] = np.where(total > 0, 1 - alike[:, None], 1.0)
+                tables.append(table)
+            self._joins[sizes] = (tables[0], tables[1])
+        return self._joins[sizes]
 
 
 def search(node: Node, outlook: Outlook, open_calls: Bools, depth: int) -> tuple[Floats, Ints]:
@@ -111,75 +116,123 @@ def search(node: Node, outlook: Outlook, open_calls: Bools, depth: int) -> tuple
     each = np.arange(n)
     over_z = node.weight.sum(axis=2)
     mass = over_z.sum(axis=1)
-    p_mean = np.einsum("ncz,nz->nc", outlook.right, over_z) / np.maximum(mass, 1e-300)[:, None]
+    p_mean = np.matmul(outlook.right, over_z[:, :, None])[:, :, 0] / np.maximum(mass, 1e-300)[:, None]
     index = 1.0 - outlook.price / np.maximum(p_mean, 1e-9) + 1e-3 * p_mean
     index = np.where(open_calls, index, -np.inf)
     width = min(CANDIDATES[depth - 1], index.shape[1])
     candidates = np.argsort(-index, axis=1, kind="stable")[:, :width]
-    best, best_call = np.full(n, -np.inf), np.full(n, -1)
-    for k in range(width):
-        choice = candidates[:, k]
-        allowed = open_calls[each, choice]
-        if not allowed.any():
-            continue
-        p = outlook.right[each, choice]
-        value = -outlook.price[each, choice] * mass
-        left = open_calls.copy()
-        left[each, choice] = False
-        for yes, ends in outlook.verdicts(n):
-            children = [node.joined(p, j, yes, outlook.coincide) for j in range(len(node.sizes))]
-            children.append(node.with_new(p, yes, outlook.coincide))
-            for child in children:
+    allowed = open_calls[each[:, None], candidates]
+    values = -outlook.price[each[:, None], candidates] * mass[:, None]
+    if depth == 1:
+        values += last_call(node, outlook, candidates)
+    else:
+        for k in range(width):
+            choice = candidates[:, k]
+            p = outlook.right[each, choice]
+            left = open_calls.copy()
+            left[each, choice] = False
+            for child, ends in children(node, outlook, p):
                 worth = child.accept_value()
-                if depth > 1 and not ends:
+                if not ends:
                     worth = np.maximum(worth, search(child, outlook, left, depth - 1)[0])
-                value += worth
-        better = allowed & (value > best)
-        best, best_call = np.where(better, value, best), np.where(better, choice, best_call)
-    return best, best_call
+                values[:, k] += worth
+    values = np.where(allowed, values, -np.inf)
+    best = values.argmax(axis=1)
+    value = values[each, best]
+    return value, np.where(np.isfinite(value), candidates[each, best], -1)
+
+
+def children(node: Node, outlook: Outlook, p: Floats) -> Iterator[tuple[Node, bool]]:
+    """Every outcome of calling a choice that is right with p (n, Z); and whether the search ends there."""
+    wrong_joins, right_joins = outlook.joins(node.sizes)
+    if_right = node.weight * p[:, :, None]
+    if_wrong = node.weight - if_right
+    for yes_wrong, yes_right, ends in outlook.verdicts():
+        for j in range(len(node.sizes)):
+            weight = if_right * (yes_right * right_joins[:, None, j])
+            weight += if_wrong * (yes_wrong * wrong_joins[:, None, j])
+            yield Node(weight, tuple(n + (i == j) for i, n in enumerate(node.sizes))), ends
+        wrong = if_wrong * (yes_wrong * wrong_joins[:, None, -1])
+        right = if_right * (yes_right * right_joins[:, None, -1])
+        yield Node(np.concatenate([wrong, right], axis=2), (*node.sizes, 1)), ends
+
+
+def last_call(node: Node, outlook: Outlook, candidates: Ints) -> Floats:
+    """Expected weight of the answer accepted after one more call, for every candidate (n, K).
+
+    The same as the sum of `accept_value` over `children`, but the grid and the hypotheses are summed out first.
+    """
+    bits = hypotheses(len(node.sizes)).astype(np.float64)
+    p = outlook.right[np.arange(len(candidates))[:, None], candidates]
+    if_right = np.matmul(p, node.weight)  # (n, K, 2^J)
+    if_wrong = node.weight.sum(axis=1)[:, None] - if_right
+    wrong_joins, right_joins = outlook.joins(node.sizes)
+    right = if_right[:, :, None] * right_joins[:, None]  # (n, K, J+1 outcomes, 2^J)
+    wrong = if_wrong[:, :, None] * wrong_joins[:, None]
+    value = np.zeros(candidates.shape)
+    new_right = right[:, :, -1].sum(axis=2)
+    heard_right, heard_wrong = right @ bits, wrong @ bits  # (n, K, outcomes, J)
+    for yes_wrong, yes_right, _ in outlook.verdicts():
+        best = yes_right * new_right
+        if node.sizes:
+            answers = (yes_right * heard_right + yes_wrong * heard_wrong).max(axis=3)
+            best = np.maximum(best, answers[:, :, -1]) + answers[:, :, :-1].sum(axis=2)
+        value += best
+    return value
 
 
 class Posterior(ThinkPolicy):
     """Accepts the likeliest answer, or calls the choice that backward induction finds worth its price.
 
-    `think_below`: think first where the value of answering the whole question is below it (−inf: never).
-    `price_scale` multiplies the predicted prices in the search; above 1 it stops earlier.
+    `think_bonus` is added to the predicted net value of thinking before it is compared with that of the best call
+    (−inf never thinks). `price_scale` multiplies the predicted prices in the search; above 1 it stops earlier.
     """
 
-    name = "learned sequential"
-
     def __init__(
-        self, experience: Experience, belief: Belief, think_below: float = -np.inf, price_scale: float = 1.0
+        self, experience: Experience, belief: Belief, think_bonus: float = -np.inf, price_scale: float = 1.0
     ) -> None:
         super().__init__(experience)
-        self.belief, self.think_below, self.price_scale = belief, think_below, price_scale
+        self.belief, self.think_bonus, self.price_scale = belief, think_bonus, price_scale
+        self.name = f"posterior, think bonus {think_bonus:g}, prices × {price_scale:g}"
 
     def plan(self, rows: Ints, legal: Bools) -> tuple[Bools, Ints, Ints]:
         d = self.dynamics
-        think = np.zeros(len(rows), bool)
         call, accept = np.full(len(rows), -1), self.last_heard(rows)
+        value = np.full(len(rows), -np.inf)
         open_calls = self.open_calls(rows, legal) & (d.count[rows] == 0)
-        can_think = self.can_think(rows, legal)
-        patterns = self._patterns(rows)
+        heard = d.num_heard[rows]
         verdict = self.belief.has_verdict[d.state[rows]]
-        depth = np.minimum(DEPTH, np.maximum(d.rounds_left[rows], 0))
-        keys = np.column_stack([patterns, verdict, depth])
+        depth = np.clip(self.rounds_to_spare(rows), np.where(heard == 0, 1, 0), DEPTH)
+        depth = np.where(open_calls.any(axis=1), depth, 0)
+        keys = np.column_stack([self._patterns(rows), verdict, depth])
         for key in np.unique(keys, axis=0):
             here = np.flatnonzero((keys == key).all(axis=1))
             slots = rows[here]
-            node, first_of = self._heard(slots, key[:-2])
             outlook = self._outlook(slots, bool(key[-2]))
-            value, best_call = np.full(len(here), -np.inf), np.full(len(here), -1)
+            node, first_of = self._heard(slots, key[:-2], outlook)
             if key[-1] > 0:
-                value, best_call = search(node, outlook, open_calls[here], int(key[-1]))
+                value[here], call[here] = self._search(slots, node, outlook, open_calls[here], int(key[-1]))
             if node.sizes:
                 best = node.answer_weights().argmax(axis=1)
                 accept[here] = d.heard_choice[slots, np.asarray(first_of)[best]]
-            # Nothing has been paid for yet where nothing was heard, so the first call is made at any price.
-            worth_calling = (value > node.accept_value()) | (d.num_heard[slots] == 0)
-            call[here] = np.where(worth_calling, best_call, -1)
-            think[here] = can_think[here] & (value < self.think_below)
+                call[here] = np.where(value[here] > node.accept_value(), call[here], -1)
+        think = self.can_think(rows, legal) & (self.think_bonus > -np.inf)
+        if think.any():
+            think &= self.net_of_thinking(rows, "ensemble") + self.think_bonus > value
         return think, call, accept
+
+    def _search(
+        self, slots: Ints, node: Node, outlook: Outlook, open_calls: Bools, depth: int
+    ) -> tuple[Floats, Ints]:
+        """`search`; before anything is heard, episodes of one question and one weight are searched once."""
+        d = self.dynamics
+        if d.num_heard[slots[0]] > 0:
+            return search(node, outlook, open_calls, depth)
+        same = np.column_stack([d.state[slots], d.w_cost[slots], d.w_latency[slots], open_calls])
+        _, first, inverse = np.unique(same, axis=0, return_index=True, return_inverse=True)
+        part = Node(node.weight[first], node.sizes)
+        value, call = search(part, outlook.take(first), open_calls[first], depth)
+        return value[inverse.ravel()], call[inverse.ravel()]
 
     def _patterns(self, rows: Ints) -> Ints:
         """(n, K) which distinct answer each response gave, in order of appearance; −1 empty, −2 not heard."""
@@ -198,26 +251,25 @@ class Posterior(ThinkPolicy):
             count = np.maximum(count, pattern[:, k] + 1)
         return pattern
 
-    def _heard(self, slots: Ints, pattern: Ints) -> tuple[Node, list[int]]:
+    def _heard(self, slots: Ints, pattern: Ints, outlook: Outlook) -> tuple[Node, list[int]]:
         """The belief after what was heard, and where each distinct answer was heard first."""
         d, belief = self.dynamics, self.belief
-        state = d.state[slots]
-        coincide = belief.wrong_coincide[state], belief.right_coincide[state]
+        each = np.arange(len(slots))
         node = Node(np.broadcast_to(GRID_WEIGHT[None, :, None], (len(slots), len(GRID_WEIGHT), 1)), ())
         first_of: list[int] = []
         for k, answer in enumerate(pattern):
             if answer == -2:
                 break
-            p = belief.right[state, d.heard_choice[slots, k]]
+            p = outlook.right[each, d.heard_choice[slots, k]]
             verdict = d.verdict_seen[slots, k]
             looks = np.exp(belief.looks[d.heard_row[slots, k]])
-            yes = _likelihood(verdict, belief.yes_if_wrong), looks * _likelihood(verdict, belief.yes_if_right)
+            if_wrong = _likelihood(verdict, belief.yes_if_wrong)
+            if_right = looks * _likelihood(verdict, belief.yes_if_right)
             if answer == -1:
                 node = node.with_empty(p)
-            elif answer < len(node.sizes):
-                node = node.joined(p, int(answer), yes, coincide)
-            else:
-                node = node.with_new(p, yes, coincide)
+                continue
+            node = node.heard(p, int(answer), if_wrong, if_right, outlook.joins(node.sizes))
+            if answer == len(first_of):
                 first_of.append(k)
         total = node.weight.sum(axis=(1, 2), keepdims=True)
         return Node(node.weight / np.maximum(total, 1e-300), node.sizes), first_of

@@ -32,43 +32,47 @@ Floats = NDArray[np.float64]
 SINGLE_SHOT = ("mean", "task", "knn", "ridge", "boosted", "ensemble")
 MAX_ORDER = 4  # calls in a cascade
 YES_AND_AGREED = 1.005  # between a yes alone (1) and a yes with one agreement (1.01)
+PRICE_SCALES = (0.6, 1.0, 1.6)  # of the learned sequential policy
 POOL_OF_ORDERS = 6  # choices that cascades are built from
 
 
 class SingleShot(ThinkPolicy):
-    """One call: the choice of the largest predicted quality minus price; think first where that is below a bar.
+    """One call: the choice of the largest predicted quality minus price, or thinking where that promises more.
 
-    `think_below` is in units of net value: −inf never thinks, +inf always does where it can.
+    `think_bonus` is added to the predicted net value of thinking: −inf never thinks, +inf always where it can.
     """
 
-    def __init__(self, experience: Experience, predictor: str, think_below: float = -np.inf) -> None:
+    def __init__(self, experience: Experience, predictor: str, think_bonus: float = -np.inf) -> None:
         super().__init__(experience)
-        self.predictor, self.think_below = predictor, think_below
-        self.name = f"single shot by {predictor}"
+        self.predictor, self.think_bonus = predictor, think_bonus
+        self.name = f"single shot by {predictor}, think bonus {think_bonus:g}"
 
     def plan(self, rows: Actions, legal: Array) -> tuple[NDArray[np.bool_], Actions, Actions]:
         state = self.dynamics.state[rows]
         value = self.experience.quality(self.predictor)[state] - self.price(rows)
         value = np.where(self.open_calls(rows, legal), value, -np.inf)
-        think = self.can_think(rows, legal) & (value.max(axis=1) < self.think_below)
+        think = self.can_think(rows, legal) & (self.think_bonus > -np.inf)
+        if think.any():
+            think &= self.net_of_thinking(rows, self.predictor) + self.think_bonus > value.max(axis=1)
         heard = self.dynamics.num_heard[rows] > 0
         return think, np.where(heard, -1, value.argmax(axis=1)), self.last_heard(rows)
 
 
-class Single(SingleShot):
+class Single(ThinkPolicy):
     """Always the same choice, thinking first always or never."""
 
     reads_terms = False
 
     def __init__(self, experience: Experience, choice: int, think: bool = False) -> None:
-        super().__init__(experience, "mean", np.inf if think else -np.inf)
-        self.choice = choice
+        super().__init__(experience)
+        self.choice, self.think_first = choice, think
         self.name = f"always {experience.arrays.choice_names[choice]}" + (" after thinking" if think else "")
 
     def plan(self, rows: Actions, legal: Array) -> tuple[NDArray[np.bool_], Actions, Actions]:
-        think, call, accept = super().plan(rows, legal)
+        heard = self.dynamics.num_heard[rows] > 0
         own = self.open_calls(rows, legal)[:, self.choice]
-        return think, np.where((call >= 0) & own, self.choice, call), accept
+        think = self.can_think(rows, legal) & self.think_first
+        return think, np.where(~heard & own, self.choice, -1), self.last_heard(rows)
 
 
 class Cascade(ThinkPolicy):
@@ -159,7 +163,7 @@ def references(env: Any, thorough: bool = True) -> dict[str, list[Policy]]:
     experience = Experience.of(dynamics)
     arrays = dynamics.arrays
     can_think = bool(np.any(arrays.think_state >= 0))
-    bars = (-np.inf, 0.3, 0.5, 0.7, 0.8, 0.9, np.inf) if can_think else (-np.inf,)
+    bonuses = (-np.inf, -0.1, 0.0, 0.1, np.inf) if can_think else (-np.inf,)
     thinks = (False, True) if can_think else (False,)
     table: dict[str, list[Policy]] = {}
     table["best single"] = [
@@ -171,7 +175,7 @@ def references(env: Any, thorough: bool = True) -> dict[str, list[Policy]]:
         if predictor in ("boosted", "ensemble") and not thorough:
             continue
         label = "best per task" if predictor == "task" else f"{predictor} single shot"
-        table[label] = [SingleShot(experience, predictor, bar) for bar in bars]
+        table[label] = [SingleShot(experience, predictor, bonus) for bonus in bonuses]
     every = orders(experience)
     table["agreement cascade"] = [Cascade(experience, o, "agreement", 1.0, t) for o in every for t in thinks]
     if np.any(np.isfinite(dynamics.arrays.verdict)) and dynamics.arguments.checker is not None:
@@ -188,7 +192,7 @@ def references(env: Any, thorough: bool = True) -> dict[str, list[Policy]]:
         for threshold in ((0.5, 0.65, 0.8, 0.9) if len(o) > 1 else (0.5,))
         for t in thinks
     ]
-    table["learned sequential"] = list(_sequential(experience, dynamics, bars))
+    table["learned sequential"] = list(_sequential(experience, dynamics, can_think, thorough))
     return table
 
 
@@ -198,8 +202,9 @@ def _verdict_thresholds(arrays: Any) -> tuple[float, ...]:
     return (0.5, YES_AND_AGREED) if np.all((seen == 0) | (seen == 1)) else (0.5, 0.7, 0.9, YES_AND_AGREED)
 
 
-def _sequential(experience: Experience, dynamics: Any, bars: Sequence[float]) -> Iterator[Policy]:
+def _sequential(experience: Experience, dynamics: Any, can_think: bool, thorough: bool) -> Iterator[Policy]:
     belief = Belief.fit(experience, with_verdict=dynamics.arguments.checker == "observe")
-    for bar in bars:
-        for caution in (0.6, 1.0, 1.6):
-            yield Posterior(experience, belief, think_below=bar, price_scale=caution)
+    bonuses = ((-np.inf, 0.0, np.inf) if thorough else (0.0, np.inf)) if can_think else (-np.inf,)
+    for bonus in bonuses:
+        for scale in PRICE_SCALES if thorough else (1.0,):
+            yield Posterior(experience, belief, think_bonus=bonus, price_scale=scale)

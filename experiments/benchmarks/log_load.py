@@ -3,7 +3,8 @@
     python experiments/benchmarks/log_load.py [--states 100000] [--choices 20] [--folder DIR]
 
 The log is written by one process and loaded by another, with an empty cache (cold: read, validated, made into
-arrays) and then again (warm). Memory is the growth of the peak resident set from before the load, with arrow
+arrays) and then again (warm). The bound is on processor time, so that a busy machine does not decide; wall-clock
+time is printed beside it. Memory is the growth of the peak resident set from before the load, with arrow
 imported, and includes the pages of the memory-mapped arrays, all of which are read once.
 """
 
@@ -73,14 +74,14 @@ def load(folder: Path) -> None:
     from rlroute.arrays import ID_ARRAYS, array_names
     from rlroute.log import load_log
 
-    before, start = peak_bytes(), time.perf_counter()
+    before, start, start_cpu = peak_bytes(), time.perf_counter(), time.process_time()
     arrays = load_log(folder).arrays
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
     for name in array_names():
         if name not in ID_ARRAYS:
             getattr(arrays, name).max(initial=0)
     grown = peak_bytes() - before
-    print(f"{seconds:.3f} {grown} {arrays.nbytes}")
+    print(f"{seconds:.3f} {cpu:.3f} {grown} {arrays.nbytes}")
 
 
 def run(*arguments: str, cache: str) -> str:
@@ -115,12 +116,12 @@ def main() -> int:
         good = True
         for label in ("cold", "warm"):
             output = run("--step", "load", *sizes, cache=f"{scratch}/cache")
-            seconds, grown, nbytes = (float(value) for value in output.split()[-3:])
+            seconds, cpu, grown, nbytes = (float(value) for value in output.split()[-4:])
             print(
-                f"{label}: {seconds:.2f} s, peak memory +{grown / 1e6:.0f} MB "
+                f"{label}: {cpu:.2f} s of processor time, {seconds:.2f} s by the clock, peak memory +{grown / 1e6:.0f} MB "
                 f"= {grown / nbytes:.2f} × the {nbytes / 1e6:.0f} MB of the arrays"
             )
-            good &= seconds < MAX_SECONDS and grown < MAX_MEMORY * nbytes
+            good &= cpu < MAX_SECONDS and grown < MAX_MEMORY * nbytes
         print(f"bounds (cold {MAX_SECONDS:g} s, {MAX_MEMORY:g} ×): {'held' if good else 'EXCEEDED'}")
     return 0 if good else 1
 

@@ -29,7 +29,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlroute.generators.sampling import draw_kinds, lognormal_tokens, mean_lognormal_tokens, named_streams, picked
+from rlroute.generators.sampling import (
+    draw_kinds,
+    lognormal_tokens,
+    mean_lognormal_tokens,
+    named_streams,
+    picked,
+)
 from rlroute.generators.world import DOMAINS, State, build_world
 
 if TYPE_CHECKING:

@@ -28,7 +28,13 @@ import numpy as np
 
 from rlroute.generators.fields import DOMAINS, ENDS, FEEDBACK, MOODS, Domain, StepKind
 from rlroute.generators.names import NameDeck, group_of
-from rlroute.generators.sampling import draw_kinds, lognormal_tokens, mean_lognormal_tokens, named_streams
+from rlroute.generators.sampling import (
+    draw_kinds,
+    lognormal_tokens,
+    mean_lognormal_tokens,
+    named_streams,
+    picked,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +49,8 @@ EXTRA = (
     "retries_left",
     "irreversible",
 )  # observable numbers
+
+REPLIES = ("Done.", "That did not work.", "Something broke.")  # text of a reply, by outcome
 
 
 @dataclass(frozen=True)
@@ -248,12 +256,24 @@ def _prompt_tokens(parameters: TasksParameters, graph: _Graph) -> np.ndarray:
     return parameters.prompt_base + parameters.prompt_per_step * np.array(graph.step)[graph.acting]
 
 
-def _prices(parameters: TasksParameters) -> tuple[np.ndarray, np.ndarray]:
-    """Input and output prices, USD per token, shape (C,) each."""
-    return (
-        np.array([m.input_usd_per_mtok for m in parameters.models]) * 1e-6,
-        np.array([m.output_usd_per_mtok for m in parameters.models]) * 1e-6,
-    )
+def _column(parameters: TasksParameters, name: str) -> np.ndarray:
+    """One property of the models, (C,) float64."""
+    return np.array([float(getattr(model, name)) for model in parameters.models])
+
+
+def _usd(
+    parameters: TasksParameters, choice: np.ndarray, prompt: np.ndarray, completion: np.ndarray
+) -> np.ndarray:
+    """Cost of calls of `choice` without prompt cache."""
+    input_usd = _column(parameters, "input_usd_per_mtok")[choice] * 1e-6
+    output_usd = _column(parameters, "output_usd_per_mtok")[choice] * 1e-6
+    return np.asarray(prompt * input_usd + completion * output_usd)
+
+
+def _seconds(parameters: TasksParameters, choice: np.ndarray, completion: np.ndarray) -> np.ndarray:
+    """Latency of calls of `choice`."""
+    first, speed = _column(parameters, "first_token_s"), _column(parameters, "output_tokens_per_s")
+    return np.asarray(first[choice] + completion / speed[choice])
 
 
 def _responses(
@@ -261,38 +281,24 @@ def _responses(
 ) -> pa.Table:
     import pyarrow as pa
 
-    num_acting, num_choices, _ = graph.outcome_probability.shape
-    shape = (num_acting, num_choices, parameters.num_attempts)
-    kind = draw_kinds(graph.outcome_probability, parameters.num_attempts, replies)
-    median = np.array([float(m.median_tokens) for m in parameters.models])[:, None]
-    completion = lognormal_tokens(
-        median, parameters.tokens_sigma, parameters.max_completion_tokens, tokens, shape
-    )
-    prompt = np.broadcast_to(_prompt_tokens(parameters, graph)[:, None, None], shape)
-    input_price, output_price = _prices(parameters)
-    first = np.array([m.first_token_s for m in parameters.models])[:, None]
-    speed = np.array([m.output_tokens_per_s for m in parameters.models])[:, None]
-
-    acting, choice, attempt = (index.ravel() for index in np.indices(shape))
-    flat = kind.ravel()
-    ids = np.array(graph.state_id, dtype=object)
-    replied = np.array(["Done.", "That did not work.", "Something broke."], dtype=object)
+    kinds = draw_kinds(graph.outcome_probability, parameters.num_attempts, replies)  # (acting, C, A)
+    median, limit = _column(parameters, "median_tokens")[:, None], parameters.max_completion_tokens
+    completion = lognormal_tokens(median, parameters.tokens_sigma, limit, tokens, kinds.shape).ravel()
+    acting, choice, attempt = (index.ravel() for index in np.indices(kinds.shape))
+    prompt = _prompt_tokens(parameters, graph)[acting]
+    kind = kinds.ravel()
     return pa.table(
         {
-            "state_id": pa.array(ids[np.array(graph.acting)[acting]], pa.string()),
-            "choice": pa.array(
-                np.array([m.name for m in parameters.models], dtype=object)[choice], pa.string()
-            ),
+            "state_id": picked(graph.state_id, np.array(graph.acting)[acting]),
+            "choice": picked([m.name for m in parameters.models], choice),
             "attempt": pa.array(attempt, pa.int32()),
-            "next_state_id": pa.array(ids[graph.outcome_state[acting, flat]], pa.string()),
-            "quality": pa.array((flat == KINDS.index("progress")).astype(np.float64)),
-            "text": pa.array(replied[flat], pa.string()),
-            "prompt_tokens": pa.array(prompt.ravel(), pa.int32()),
-            "completion_tokens": pa.array(completion.ravel(), pa.int32()),
-            "cost_usd": pa.array(
-                (prompt * input_price[:, None] + completion * output_price[:, None]).ravel(), pa.float64()
-            ),
-            "latency_s": pa.array((first + completion / speed).ravel(), pa.float64()),
+            "next_state_id": picked(graph.state_id, graph.outcome_state[acting, kind]),
+            "quality": pa.array((kind == KINDS.index("progress")).astype(np.float64)),
+            "text": picked(REPLIES, kind),
+            "prompt_tokens": pa.array(prompt, pa.int32()),
+            "completion_tokens": pa.array(completion, pa.int32()),
+            "cost_usd": pa.array(_usd(parameters, choice, prompt, completion)),
+            "latency_s": pa.array(_seconds(parameters, choice, completion)),
         }
     )
 
@@ -301,36 +307,20 @@ def _outcomes(parameters: TasksParameters, graph: _Graph) -> pa.Table:
     """The distribution that `_responses` draws from; cost (without prompt cache) and latency are means."""
     import pyarrow as pa
 
-    num_acting, num_choices, num_kinds = graph.outcome_probability.shape
-    median = np.array([float(m.median_tokens) for m in parameters.models])
-    mean_tokens = mean_lognormal_tokens(median, parameters.tokens_sigma, parameters.max_completion_tokens)
-    input_price, output_price = _prices(parameters)
-    cost = (
-        _prompt_tokens(parameters, graph)[:, None] * input_price + mean_tokens * output_price
-    )  # (acting, C)
-    latency = np.array(
-        [
-            m.first_token_s + n / m.output_tokens_per_s
-            for m, n in zip(parameters.models, mean_tokens, strict=False)
-        ]
-    )
-
-    acting, choice, kind = (index.ravel() for index in np.indices((num_acting, num_choices, num_kinds)))
-    kept = graph.outcome_probability.ravel() > 0.0
-    acting, choice, kind = acting[kept], choice[kept], kind[kept]
-    ids = np.array(graph.state_id, dtype=object)
+    median, limit = _column(parameters, "median_tokens"), parameters.max_completion_tokens
+    acting, choice, kind = np.nonzero(graph.outcome_probability)
+    completion = mean_lognormal_tokens(median, parameters.tokens_sigma, limit)[choice]
+    prompt = _prompt_tokens(parameters, graph)[acting]
     return pa.table(
         {
-            "state_id": pa.array(ids[np.array(graph.acting)[acting]], pa.string()),
-            "choice": pa.array(
-                np.array([m.name for m in parameters.models], dtype=object)[choice], pa.string()
-            ),
-            "kind": pa.array(np.array(KINDS, dtype=object)[kind], pa.string()),
-            "probability": pa.array(graph.outcome_probability[acting, choice, kind], pa.float64()),
-            "next_state_id": pa.array(ids[graph.outcome_state[acting, kind]], pa.string()),
+            "state_id": picked(graph.state_id, np.array(graph.acting)[acting]),
+            "choice": picked([m.name for m in parameters.models], choice),
+            "kind": picked(KINDS, kind),
+            "probability": pa.array(graph.outcome_probability[acting, choice, kind]),
+            "next_state_id": picked(graph.state_id, graph.outcome_state[acting, kind]),
             "quality": pa.array((kind == KINDS.index("progress")).astype(np.float64)),
-            "cost_usd": pa.array(cost[acting, choice], pa.float64()),
-            "latency_s": pa.array(latency[choice], pa.float64()),
+            "cost_usd": pa.array(_usd(parameters, choice, prompt, completion)),
+            "latency_s": pa.array(_seconds(parameters, choice, completion)),
             "verdict": pa.nulls(len(acting), pa.float64()),
         }
     )

@@ -120,8 +120,8 @@ class _Builder:
     def question(self, task: str, num_hops: int, first: int) -> list[State]:
         """The whole question, state number `first`, and its sub-questions."""
         chain = self._chain(num_hops)
-        # Four answers are possible about the true entity; a fifth replaces the true one in the mistakes that are
-        # made about wrong entities, so that no wrong answer leads back to gold.
+        # Four answers are possible about the true entity; in mistakes about wrong ones a fifth stands in for
+        # the true answer, so that nothing wrong leads back to gold.
         entities = [[self._name(chain[0].source)]]
         entities += [
             [self._name(relation.target) for _ in range(5 if hop else 4)]

@@ -20,35 +20,47 @@ def locate(path: Path, name: str) -> Path:
     return file
 
 
-def read_json(file: Path) -> Any:
-    """The contents of a JSON file."""
+def read_json(file: Path, kind: type) -> Any:
+    """The contents of a JSON file, a list or an object as ``kind`` says."""
+    expected = "a JSON list" if kind is list else "a JSON object"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LogError([Fault(file.name, None, None, f"no JSON ({error})", "one JSON document")]) from None
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise LogError([Fault(file.name, None, None, f"no JSON ({error})", expected)]) from None
+    if not isinstance(data, kind):
+        raise LogError([Fault(file.name, None, None, type(data).__name__, expected)])
+    return data
 
 
 def read_jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number from 1, object) of every line of a JSONL file that is not empty; ``.gz`` is unpacked."""
+    for line_number, line in _lines(file):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise LogError(
+                [Fault(file.name, line_number, None, f"no JSON ({error})", "a JSON object")]
+            ) from None
+        if not isinstance(row, dict):
+            raise LogError([Fault(file.name, line_number, None, repr(row)[:60], "a JSON object")])
+        yield line_number, row
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
     line_number = 0
     opener = gzip.open if file.suffix == ".gz" else open
     try:
         with opener(file, "rt", encoding="utf-8") as lines:
             for line_number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise LogError([Fault(file.name, line_number, None, repr(row)[:60], "a JSON object")])
-                yield line_number, row
-    except json.JSONDecodeError as error:
-        raise LogError([Fault(file.name, line_number, None, f"no JSON ({error})", "a JSON object")]) from None
+                yield line_number, line
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         found = f"bytes that cannot be read ({error})"
         raise LogError([Fault(file.name, line_number + 1, None, found, "complete text, in UTF-8")]) from None
 
 
-def field(file: Path, row_number: int, row: Any, name: str, kinds: type | tuple[type, ...]) -> Any:
+def field(file: Path, row_number: int | None, row: Any, name: str, kinds: type | tuple[type, ...]) -> Any:
     """``row[name]``, which has to be there and to be of one of ``kinds``."""
     value = row.get(name) if isinstance(row, dict) else None
     if not isinstance(value, kinds):

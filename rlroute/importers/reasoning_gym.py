@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 RESPONSES = "responses.jsonl.gz"
 QUESTIONS = "questions.jsonl.gz"
 PRICES = "prices.json"
+HIDDEN_TOKENS = "assumed_hidden_tokens"
 PRICE_SOURCE = "reasoning-gym-eval prices.json, list price"
 
 # Tasks whose scorer needs no gold answer, so that a checker could run in a live loop.
@@ -113,7 +114,14 @@ def read(
     if attempts is not None and attempts < 1:
         raise LogError([Fault("option --attempts", None, None, str(attempts), "a number of at least 1")])
     file = locate(path, RESPONSES)
-    prices = read_json(locate(file.parent, PRICES))
+    prices_file = locate(file.parent, PRICES)
+    prices = read_json(prices_file, dict)
+    for model, price in prices.items():
+        field(prices_file, None, prices, model, dict)
+        for name in ("input_usd_per_mtok", "output_usd_per_mtok"):
+            field(prices_file, None, price, name, (int, float))
+        for level in LEVELS:
+            field(prices_file, None, field(prices_file, None, price, HIDDEN_TOKENS, dict), level, int)
     questions = _questions(locate(file.parent, QUESTIONS))
 
     all_tasks = {task for _, task, _ in questions}
@@ -217,7 +225,7 @@ def _response(
     seed: int,
 ) -> dict[str, Any]:
     model, attempt = row["model"], field(file, number, row, "attempt", int)
-    thinking = prices[model]["assumed_hidden_tokens"][key[0]] if hidden == "assumed" else 0
+    thinking = prices[model][HIDDEN_TOKENS][key[0]] if hidden == "assumed" else 0
     seen = row.get("verdict") if verdict == "show" else None
     if seen is not None and _uniform(seed, *key, model, attempt) < flip:
         seen = 1 - seen

@@ -21,8 +21,9 @@ PRICE_SOURCE = "RouteProfile candidate_models.json, list price"
 ALIASES = {"code": ("mbpp", "human_eval"), "trivia": ("trivia_qa",)}
 NOTES = (
     "The two code tasks (metric code_eval) score near 0 for every model: their scoring is broken, "
-    "and their metric reads code_eval:broken here. trivia_qa looks like a contains match and its gold holds "
-    "stray aliases. Prices are list prices of a later day than the recording. One attempt a model; no latencies."
+    "and their metric reads code_eval:broken here. trivia_qa looks like a contains match and its gold "
+    "holds stray aliases. Prices are list prices of a later day than the recording. One attempt a model; no "
+    "latencies."
 )
 
 
@@ -38,13 +39,14 @@ def read(path: Path, without: str | None = None) -> Log:
     from rlroute.log import Log
 
     file = locate(path, DATA)
-    models = read_json(locate(file.parent, MODELS))
-    rows = list(enumerate(read_json(file)))
+    models_file = locate(file.parent, MODELS)
+    models = read_json(models_file, dict)
+    rows = list(enumerate(read_json(file, list)))
     tasks = {field(file, number, row, "task_name", str) for number, row in rows}
     omitted = names(without)
     known("--without", omitted, tasks | set(ALIASES))
     left_out = {task for name in omitted for task in ALIASES.get(name, (name,))}
-    choices = [_choice(name, models[name]) for name in models]
+    choices = [_choice(name, field(models_file, None, models, name, dict)) for name in models]
     states: list[dict[str, Any]] = []
     responses: list[dict[str, Any]] = []
     for number, row in rows:
@@ -74,7 +76,7 @@ def read(path: Path, without: str | None = None) -> Log:
                     "text": text,
                     "prompt_tokens": field(file, number, answer, "prompt_tokens", int),
                     "completion_tokens": field(file, number, answer, "completion_tokens", int),
-                    "error": None if answer.get("success", True) else "recorded as failed",
+                    "error": None if field(file, number, answer, "success", bool) else "recorded as failed",
                 }
             )
     refuse_empty(file, states, f"--without {without}")

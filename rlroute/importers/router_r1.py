@@ -43,7 +43,7 @@ def read(path: Path, metric: str = "f1") -> Log:
     states: list[dict[str, Any]] = []
     responses: list[dict[str, Any]] = []
     models: set[str] = set()
-    for number, row in enumerate(read_json(file)):
+    for number, row in enumerate(read_json(file, list)):
         gold = [str(answer) for answer in _list(file, number, row, "gt")]
         state_id = f"nq/{number:04d}"
         question = field(file, number, row, "query", str)
@@ -100,7 +100,7 @@ def _list(file: Path, number: int, row: Any, name: str) -> list[Any]:
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise LogError(
                 [Fault(file.name, number, name, repr(value)[:60], "a list, or one in a string")]
             ) from None

@@ -1,0 +1,95 @@
+"""Off-policy estimates for partial logs: what another policy would have earned, from logged propensities.
+
+A partial log answers each state by few choices, so most of what a new policy would do was never recorded. Where the
+log says with which probability it chose what it did (`propensity`), importance weights correct for that; without,
+no gain can be told from the habits of whoever logged, and `estimate` says "confounded".
+
+One decision a row: arrays of shape (n,). SNIPS is Swaminathan & Joachims 2015, DR is Dudík et al. 2011.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rlroute.metrics import bootstrap_interval
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Value of a policy by SNIPS and by DR with 95 % intervals; `effective_samples` = (Σw)² / Σw²."""
+
+    snips: float
+    snips_ci95: tuple[float, float]
+    dr: float
+    dr_ci95: tuple[float, float]
+    effective_samples: float
+    rows: int
+
+    def __str__(self) -> str:
+        return (
+            f"SNIPS {self.snips:.4f} [{self.snips_ci95[0]:.4f}, {self.snips_ci95[1]:.4f}], "
+            f"DR {self.dr:.4f} [{self.dr_ci95[0]:.4f}, {self.dr_ci95[1]:.4f}], "
+            f"effective samples {self.effective_samples:.0f} of {self.rows}"
+        )
+
+
+CONFOUNDED = "confounded: the log is partial and records no propensity, so no gain can be told from it"
+
+
+def effective_sample_size(weights: ArrayLike) -> float:
+    """(Σw)² / Σw²; 0 where all weights are 0."""
+    w = np.asarray(weights, float)
+    square = float((w**2).sum())
+    return float(w.sum()) ** 2 / square if square > 0 else 0.0
+
+
+def estimate(
+    reward: ArrayLike,
+    propensity: ArrayLike,
+    target: ArrayLike,
+    predicted_logged: ArrayLike,
+    predicted_target: ArrayLike,
+    seed: int = 0,
+) -> Estimate | str:
+    """Value of a target policy from logged decisions.
+
+    `reward` was earned, `propensity` is the probability with which the logging policy made the decision (NaN:
+    unknown) and `target` that of the policy in question. `predicted_logged` is a model's reward of the logged
+    decision, `predicted_target` its expected reward under the target policy. Returns `CONFOUNDED` unless every
+    propensity is known.
+    """
+    p = np.asarray(propensity, float)
+    if len(p) == 0 or not np.isfinite(p).all():
+        return CONFOUNDED
+    if (p <= 0).any() or (p > 1).any():
+        raise ValueError(f"propensity {p[(p <= 0) | (p > 1)][0]}: expected a number in (0, 1]")
+    r, w = np.asarray(reward, float), np.asarray(target, float) / p
+    corrected = np.asarray(predicted_target, float) + w * (r - np.asarray(predicted_logged, float))
+    return Estimate(
+        snips=_ratio(r, w),
+        snips_ci95=_ratio_interval(r, w, seed),
+        dr=float(corrected.mean()),
+        dr_ci95=bootstrap_interval(corrected, seed=seed),
+        effective_samples=effective_sample_size(w),
+        rows=len(r),
+    )
+
+
+def _ratio(reward: Floats, weight: Floats) -> float:
+    return float((reward * weight).sum() / weight.sum()) if weight.sum() > 0 else float("nan")
+
+
+def _ratio_interval(reward: Floats, weight: Floats, seed: int, resamples: int = 1000) -> tuple[float, float]:
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(reward), np.full(len(reward), 1 / len(reward)), size=resamples)
+    mass = counts @ weight
+    values = (counts @ (weight * reward))[mass > 0] / mass[mass > 0]
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,22 @@
+"""Fixtures that several test files use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from logs import Letters
+
+from rlroute.text import FEATURISERS
+
+
+@pytest.fixture(scope="session")
+def handmade_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def handmade(handmade_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For logs made in a test: a cache of this session alone, and a featuriser that takes no time to fit."""
+    monkeypatch.setenv("RLROUTE_CACHE", str(handmade_cache))
+    monkeypatch.setitem(FEATURISERS, "letters", Letters)

@@ -1,0 +1,368 @@
+"""Live episodes see what training saw: logged episodes replayed through Router give the same observations and masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from logs import Play, budget_env, hop_log, make_log, response, think_env, walk_log
+from numpy.testing import assert_allclose, assert_array_equal
+from random_logs import witness_draws
+
+import rlroute
+from rlroute.envs.budget_route.env import BudgetRouteVectorEnv
+from rlroute.envs.think_route.env import ThinkRouteVectorEnv
+from rlroute.policy import TrainedPolicy, load_policy, parameter_shapes, save_policy
+from rlroute.router import BudgetExhausted, Episode, Router
+
+pytestmark = pytest.mark.filterwarnings("ignore::rlroute.log.LogWarning")
+by_hand = pytest.mark.usefixtures("handmade")
+HIDDEN = 8
+EPISODES = 1000
+
+
+def random_policy(env: Any, path: Path) -> Path:
+    """A policy folder with random weights for `env`."""
+    rng = np.random.default_rng(0)
+    shapes = parameter_shapes(env.layout, HIDDEN)
+    parameters = {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
+    dynamics = env.dynamics
+    card = dynamics.policy_card() | {"network": {"hidden": HIDDEN}}
+    return save_policy(path, card, parameters, dynamics.policy_tensors())
+
+
+class Scripted(TrainedPolicy):
+    """Chooses what it is told to, and keeps what it was shown."""
+
+    following: int = 0
+    shown: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
+
+    def logits(self, observation: np.ndarray, action_mask: np.ndarray) -> np.ndarray:
+        self.shown = observation[0], action_mask[0]
+        return np.where(np.arange(action_mask.shape[1]) == self.following, 1.0, 0.0)[None].astype(np.float32)
+
+
+def scripted(path: Path) -> tuple[Scripted, Router]:
+    policy = load_policy(path)
+    actor = Scripted(policy.card, policy.parameters, policy.tensors)
+    return actor, Router(actor)
+
+
+def record_row(episode: Episode, log: rlroute.Log, texts: dict[str, list[Any]], row: int) -> float:
+    """Report a recorded response to a live episode: what a provider would have sent, and nothing else."""
+    arrays = log.arrays
+    return episode.record(
+        text=texts["text"][row] or "",
+        answer=texts["answer"][row],
+        verdict=texts["verdict"][row],
+        error=texts["error"][row],
+        latency_s=texts["latency_s"][row],
+        prompt_tokens=int(arrays.prompt_tokens[row]),
+        completion_tokens=int(arrays.completion_tokens[row]),
+    )
+
+
+FAMILIES = {
+    "think": (ThinkRouteVectorEnv, {"log": "questions"}),
+    "think, capped": (ThinkRouteVectorEnv, {"log": "questions", "budget_usd": (0.0005, 0.004), "checker": None}),
+    "think, priced": (ThinkRouteVectorEnv, {"log": "questions", "think_cost_usd": 1e-5, "latency_preference": 0.1}),
+    "budget": (BudgetRouteVectorEnv, {"log": "tasks", "budget_calls": (0, 6)}),
+    "budget, capped": (BudgetRouteVectorEnv, {"log": "tasks", "budget_usd": (0.01, 0.06), "preference": (0.1, 1.0)}),
+    "budget, no cache": (BudgetRouteVectorEnv, {"log": "tasks", "prompt_cache": False}),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_thousand_logged_episodes_look_the_same_live(name: str, tmp_path: Path) -> None:
+    kind, arguments = FAMILIES[name]
+    # The plain cases play a thousand episodes, the variants fewer.
+    count = EPISODES if "," not in name else 100
+    env = kind(count, split="test", autoreset="disabled", **arguments)
+    dynamics, log = env.dynamics, env.dynamics.log
+    actor, router = scripted(random_policy(env, tmp_path / "policy"))
+    # Tables in the order of the arrays: states by row, responses by (state, choice, attempt).
+    states = {n: log.states[n].to_pylist() for n in ("text", *dynamics.arrays.extra_names)}
+    columns = ("text", "answer", "verdict", "error", "latency_s")
+    assert_array_equal(log.responses["prompt_tokens"].to_numpy(), dynamics.arrays.prompt_tokens)
+    texts = {n: log.responses[n].to_pylist() for n in columns}
+
+    observation, info = env.reset(seed=4)
+    live = [
+        router.episode(
+            budget_usd=finite(dynamics.terms.budget_usd[i]),
+            budget_calls=finite(dynamics.terms.budget_calls[i]),
+            cost_weight=float(dynamics.w_cost[i]),
+            latency_weight=float(dynamics.w_latency[i]),
+        )
+        for i in range(count)
+    ]
+    rng = np.random.default_rng(0)
+    drawn = witness_draws(dynamics)
+    steps = 0
+    while dynamics.active.any():
+        mask = info["action_mask"]
+        score = np.where(mask == 1, rng.random(mask.shape), -1)
+        action = score.argmax(axis=1)
+        active, state = dynamics.active.copy(), dynamics.state.copy()
+        for i in np.flatnonzero(active):
+            actor.following = int(action[i])
+            row = int(state[i])
+            decision = live[i].decide(
+                states["text"][row],
+                {n: states[n][row] for n in dynamics.arrays.extra_names},
+                prompt_tokens=int(dynamics.arrays.prompt_tokens_of[row, 0]),
+                can_think=bool(dynamics.arrays.think_state[row] >= 0),
+            )
+            assert decision.action == env.layout.describe_action(int(action[i]))[0]
+            assert_array_equal(actor.shown[0], observation[i])
+            assert_array_equal(actor.shown[1], mask[i])
+            steps += 1
+        drawn.clear()
+        observation, _, _, _, info = env.step(action)
+        heard = {draw[0]: draw[-1] for draw in drawn}
+        for i in np.flatnonzero(active):
+            if env.layout.describe_action(int(action[i]))[0] in ("call", "choose"):
+                cost = record_row(live[i], log, texts, heard[i])
+                assert_allclose(cost, info["reward_vector"][i, 1], rtol=1e-12)
+    assert steps > 3 * count
+    assert_allclose([episode.spent_usd for episode in live], dynamics.totals.cost_usd, rtol=1e-12)
+
+
+def finite(value: float) -> Any:
+    return None if np.isinf(value) else float(value)
+
+
+# -- the router -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def think_router(handmade: None, tmp_path: Path) -> tuple[Scripted, Router]:
+    return scripted(random_policy(think_env(hop_log()), tmp_path / "think"))
+
+
+@pytest.fixture
+def budget_router(handmade: None, tmp_path: Path) -> tuple[Scripted, Router]:
+    return scripted(random_policy(budget_env(walk_log(4), budget_calls=(0, 3)), tmp_path / "budget"))
+
+
+@by_hand
+def test_a_router_acts_from_its_folder_as_the_policy_does_in_the_environment(tmp_path: Path) -> None:
+    env = budget_env(walk_log(4))
+    path = random_policy(env, tmp_path / "policy")
+    policy, router = load_policy(path), rlroute.Router.load(path)
+    observation, info = env.reset(seed=0, options={"task": "test/0"})
+    for step in range(4):
+        action = int(policy.act(observation, info["action_mask"]))
+        with router.episode("a walk") as episode:
+            for earlier in range(step + 1):
+                state = {"text": f"test, step {earlier}", "features": {"left": 4.0 - earlier}}
+                decision = episode.decide(**state, prompt_tokens=100 * (earlier + 1))  # type: ignore[arg-type]
+                episode.record(prompt_tokens=100 * (earlier + 1), completion_tokens=10, latency_s=60.0)
+        assert decision.choice == router.choices[action]
+        observation, _, terminated, _, info = env.step(action)
+    assert terminated
+
+
+def test_a_decision_says_what_why_and_how_sure(budget_router: tuple[Scripted, Router]) -> None:
+    actor, router = budget_router
+    actor.following = 1
+    episode = router.episode("walk", budget_calls=1)
+    decision = episode.decide("test, step 0", {"left": 4.0})
+    assert (decision.action, decision.choice) == ("choose", "large")
+    assert decision.max_completion_tokens == 100
+    assert list(decision.scores) == ["choose small", "choose large"]
+    assert_allclose(list(decision.scores.values()), np.array([1, np.e]) / (1 + np.e), rtol=1e-6)
+    assert "2 legal actions" in decision.reason
+    assert decision.seconds >= 0
+    episode.record(prompt_tokens=100, completion_tokens=5)
+    forced = episode.decide("test, step 1", {"left": 3.0})
+    assert forced.choice == "small"
+    assert forced.scores == {"choose small": 1.0}
+    assert "only legal action" in forced.reason
+    assert episode.decisions == [decision, forced]
+
+
+def test_prompt_tokens_default_to_a_quarter_of_the_characters(budget_router: tuple[Scripted, Router]) -> None:
+    episode = budget_router[1].episode()
+    episode.decide("x" * 401, {"left": 1.0})
+    assert_allclose(episode.record(completion_tokens=10), 101 * 1e-6 + 10 * 2e-6)
+
+
+def test_recording_without_a_call_is_refused(budget_router: tuple[Scripted, Router]) -> None:
+    episode = budget_router[1].episode()
+    with pytest.raises(RuntimeError, match="decide"):
+        episode.record(completion_tokens=1)
+    episode.decide("test, step 0", {"left": 4.0})
+    episode.record(completion_tokens=1)
+    with pytest.raises(RuntimeError, match="decide"):
+        episode.record(completion_tokens=1)
+
+
+def test_accepting_leaves_nothing_to_record(think_router: tuple[Scripted, Router]) -> None:
+    actor, router = think_router
+    episode = router.episode()
+    actor.following = actor.layout.action("call", 1)
+    episode.decide("Who wrote Emma?")
+    episode.record(answer="Bob", completion_tokens=3)
+    actor.following = actor.layout.action("accept", 1)
+    decision = episode.decide("Who wrote Emma?")
+    assert (decision.action, decision.choice, decision.max_completion_tokens) == ("accept", "large", None)
+    with pytest.raises(RuntimeError, match="decide"):
+        episode.record(answer="Bob", completion_tokens=3)
+
+
+def test_a_call_that_is_decided_anew_replaces_the_one_that_was_never_made(
+    think_router: tuple[Scripted, Router],
+) -> None:
+    actor, router = think_router
+    episode = router.episode()
+    for choice in (0, 1):
+        actor.following = actor.layout.action("call", choice)
+        episode.decide("Who wrote Emma?")
+    assert_allclose(episode.record(prompt_tokens=100, completion_tokens=10), 1200e-6)
+
+
+def test_a_cost_must_be_told_in_some_way(budget_router: tuple[Scripted, Router]) -> None:
+    episode = budget_router[1].episode()
+    episode.decide("test, step 0", {"left": 4.0})
+    with pytest.raises(ValueError, match="cost_usd or completion_tokens"):
+        episode.record(text="hello")
+
+
+@pytest.mark.parametrize(
+    ("error", "tokens", "usd"),
+    [
+        ("503 overloaded", 0, 0.0),
+        ("429 too many requests", 7, 0.0),
+        ("timeout", None, 0.0),
+        ("empty answer", 10, 120e-6),
+        (None, 10, 120e-6),
+    ],
+)
+def test_errors_cost_what_providers_bill(
+    budget_router: tuple[Scripted, Router], error: str | None, tokens: int | None, usd: float
+) -> None:
+    episode = budget_router[1].episode()
+    episode.decide("test, step 0", {"left": 4.0})
+    assert_allclose(episode.record(error=error, prompt_tokens=100, completion_tokens=tokens), usd)
+    assert_allclose(episode.spent_usd, usd)
+
+
+def test_what_the_provider_says_it_cost_counts(budget_router: tuple[Scripted, Router]) -> None:
+    episode = budget_router[1].episode(budget_usd=0.01)
+    episode.decide("test, step 0", {"left": 4.0}, prompt_tokens=100)
+    assert episode.record(error="500 down", completion_tokens=10, cost_usd=0.009) == 0.009
+    # 0.001 is left: less than what large may cost.
+    episode.decide("test, step 1", {"left": 3.0}, prompt_tokens=200)
+    assert episode.decisions[-1].scores == {"choose small": 1.0}
+
+
+def test_an_exhausted_budget_is_an_exception(budget_router: tuple[Scripted, Router]) -> None:
+    episode = budget_router[1].episode("walk", budget_usd=350e-6)
+    episode.decide("test, step 0", {"left": 4.0}, prompt_tokens=100)
+    episode.record(prompt_tokens=100, completion_tokens=10, latency_s=60)
+    with pytest.raises(BudgetExhausted, match=r"0\.000120 USD spent on 'walk'"):
+        episode.decide("test, step 1", {"left": 3.0}, prompt_tokens=200)
+
+
+def test_the_hard_limit_is_kept_whatever_the_provider_sends(budget_router: tuple[Scripted, Router]) -> None:
+    actor, router = budget_router
+    actor.following = 1
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        cap = float(rng.uniform(0.0005, 0.02))
+        episode = router.episode(budget_usd=cap)
+        try:
+            for step in range(20):
+                prompt = 100 * (step + 1)
+                limit = episode.decide("x", {"left": 1.0}, prompt_tokens=prompt).max_completion_tokens
+                assert limit == 100
+                episode.record(prompt_tokens=prompt, completion_tokens=int(rng.integers(1, limit + 1)))
+        except BudgetExhausted:
+            pass
+        assert episode.spent_usd <= cap * (1 + 1e-9)
+
+
+def test_missing_and_unknown_features_are_named(budget_router: tuple[Scripted, Router]) -> None:
+    episode = budget_router[1].episode()
+    with pytest.raises(ValueError, match="lacks 'left'"):
+        episode.decide("test, step 0")
+    with pytest.raises(ValueError, match=r"'lfet'.*left"):
+        episode.decide("test, step 0", {"left": 4.0, "lfet": 4.0})
+
+
+def test_weights_default_to_those_of_training(handmade: None, tmp_path: Path) -> None:
+    for preference, expected in ((0.3, 0.3), ((0.01, 1.0), 0.1)):
+        actor, router = scripted(random_policy(think_env(hop_log(), preference=preference), tmp_path / "policy"))
+        router.episode().decide("Who wrote Emma?")
+        place = actor.layout.slices()["cost_weight"]
+        assert_allclose(actor.shown[0][place], (np.log10(expected) + 3) / 5, rtol=1e-6)
+        router.episode(cost_weight=1.0).decide("Who wrote Emma?")
+        assert_allclose(actor.shown[0][place], 0.6, rtol=1e-6)
+
+
+def test_a_policy_that_sees_rows_of_its_log_cannot_act_on_texts(handmade: None, tmp_path: Path) -> None:
+    _, router = scripted(random_policy(think_env(hop_log(), obs="index"), tmp_path / "policy"))
+    with pytest.raises(ValueError, match="obs='index'"):
+        router.episode()
+
+
+def test_a_moved_episode_forgets_what_was_heard_even_where_the_text_is_the_same(
+    think_router: tuple[Scripted, Router],
+) -> None:
+    actor, router = think_router
+    episode = router.episode()
+    slices = actor.layout.slices()
+    for action in ("think", "call", "accept"):
+        actor.following = actor.layout.action(action, None if action == "think" else 1)
+        episode.decide("And then?", can_think=action == "think")
+        if action == "call":
+            episode.record(answer="Bob", completion_tokens=3)
+    episode.decide("And then?")
+    assert actor.shown[0][slices["heard"]] == 0
+    assert actor.shown[0][slices["depth"]] == 0.5
+    assert actor.shown[1].tolist() == [0, 1, 1, 0, 0]
+
+
+def test_a_check_decided_live_can_be_answered(handmade: None, tmp_path: Path) -> None:
+    env = think_env(hop_log(), checker="action", check_cost_usd=5e-6, repeat="same")
+    actor, router = scripted(random_policy(env, tmp_path / "policy"))
+    replay, live = Play(env, "hop"), router.episode()
+    text = "Where was the author of Emma born?"
+
+    def decide(action: str, choice: int | None = None) -> None:
+        actor.following = actor.layout.action(action, choice)
+        assert live.decide(text, prompt_tokens=100, can_think=True).action == action
+        assert_array_equal(actor.shown[0], replay.observation)
+        assert_array_equal(actor.shown[1], replay.info["action_mask"])
+
+    decide("call", 1)
+    live.record(answer="Oslo", verdict=1.0, prompt_tokens=100, completion_tokens=10, latency_s=5.0)
+    replay.do("call large")
+    decide("check")
+    with pytest.raises(ValueError, match="needs its verdict"):
+        live.record(answer="Oslo")
+    assert live.record(verdict=1.0) == 0
+    replay.do("check")
+    decide("accept", 1)
+    assert_allclose(live.spent_usd, 1205e-6)
+    with pytest.raises(RuntimeError, match="decide"):
+        live.record(verdict=1.0)
+
+
+def test_extra_features_are_read_in_the_precision_of_the_log(handmade: None, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    states, responses = [], []
+    for i, split in enumerate(["train"] * 20 + ["val"] + ["test"] * 200):
+        common = {"split": split, "task_id": f"t{i}", "group_id": f"t{i}", "text": "oat"}
+        states.append(common | {"state_id": f"t{i}", "left": float(rng.normal())})
+        states.append(common | {"state_id": f"t{i}/won", "step": 1, "left": 0.0, "terminal": True, "success": True})
+        responses += [response(f"t{i}", c, next_state_id=f"t{i}/won") for c in ("small", "large")]
+    env = budget_env(make_log(states, responses))
+    actor, router = scripted(random_policy(env, tmp_path / "policy"))
+    for state in states[42::2]:
+        observation, _ = env.reset(seed=0, options={"task": state["state_id"]})
+        router.episode().decide("oat", {"left": state["left"]}, prompt_tokens=100)  # type: ignore[dict-item]
+        assert_array_equal(actor.shown[0], observation)
