@@ -73,7 +73,9 @@ def run(job: Job, out: Path, seed: int, queue: Any) -> Any:
         shares[0] += share
         queue.put((job.folder, "evaluate", shares[0]))
 
-    return contest(job.env_id, job.arguments, job.settings, {TRAINED: load_policy(policy)}, progress=competing)
+    return contest(
+        job.env_id, job.arguments, job.settings, {TRAINED: load_policy(policy)}, progress=competing
+    )
 
 
 def find_log(path: str) -> str:
@@ -90,10 +92,17 @@ def find_log(path: str) -> str:
 
 def watch(jobs: list[Job], futures: list[Future[Any]], queue: Any, console: Console) -> None:
     """Draw the progress bars until all jobs are done."""
-    columns = TextColumn("{task.description:28}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn()
+    columns = (
+        TextColumn("{task.description:28}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         bars = {
-            (job.folder, stage): progress.add_task(f"{job.folder}: {stage}", total=1.0, start=stage == "train")
+            (job.folder, stage): progress.add_task(
+                f"{job.folder}: {stage}", total=1.0, start=stage == "train"
+            )
             for job in jobs
             for stage in ("train", "evaluate")
         }
@@ -118,7 +127,16 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     jobs = [THINK, BUDGET]
     if options.log:
-        jobs = [Job(THINK.folder, THINK.env_id, {"log": find_log(options.log)}, THINK.ranges, THINK.settings, THINK.total_steps)]
+        jobs = [
+            Job(
+                THINK.folder,
+                THINK.env_id,
+                {"log": find_log(options.log)},
+                THINK.ranges,
+                THINK.settings,
+                THINK.total_steps,
+            )
+        ]
     if options.steps:
         jobs = [Job(**{**vars(job), "total_steps": options.steps}) for job in jobs]
 
@@ -126,7 +144,9 @@ def main() -> None:
 
     for job in jobs:  # generated, checked and cached once, before two processes ask for it
         log = load_log(job.arguments["log"])
-        console.print(f"{log.name}: {log.arrays.num_states:,} states, {len(log.arrays.choice_names)} choices, {log.arrays.num_responses:,} responses")
+        console.print(
+            f"{log.name}: {log.arrays.num_states:,} states, {len(log.arrays.choice_names)} choices, {log.arrays.num_responses:,} responses"
+        )
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(len(jobs), mp_context=context) as pool:
         queue = manager.Queue()
@@ -134,7 +154,9 @@ def main() -> None:
         watch(jobs, futures, queue, console)
         studies = [future.result() for future in futures]
     write(studies, options.out, f"{time.perf_counter() - began:.0f} s on this machine, one seed")
-    console.print(f"done in {time.perf_counter() - began:.0f} s: look at {options.out / 'report.md'} and {options.out / 'frontier.png'}")
+    console.print(
+        f"done in {time.perf_counter() - began:.0f} s: look at {options.out / 'report.md'} and {options.out / 'frontier.png'}"
+    )
 
 
 def write(studies: list[Any], out: Path, cost: str) -> None:

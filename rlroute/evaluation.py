@@ -1,10 +1,10 @@
 """Tuning on val, playing on test, comparing on the same episodes.
 
-A *setting* is one thing that policies are compared at: a cost weight, or a hard cap. `tune` keeps of every family
-of references the candidate with the largest mean reward on `val`, separately at each setting. `evaluate` plays
-policies on a split with common random numbers: every policy meets the same tasks, and hears the same attempt
-wherever it calls the same choice. `Evaluation` holds the episodes, makes the `results` of ``metrics.json``, and says
-who beats whom by paired bootstrap over groups.
+A *setting* is one thing that policies are compared at: a cost weight, or a hard cap. `tune` keeps of every
+family of references the candidate with the largest mean reward on `val`, separately at each setting.
+`evaluate` plays policies on a split with common random numbers: every policy meets the same tasks, and hears
+the same attempt wherever it calls the same choice. `Evaluation` holds the episodes, makes the `results` of
+``metrics.json``, and says who beats whom by paired bootstrap over groups.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlroute import metrics
-from rlroute.policies import Policy, dynamics_of, mix_weights
+from rlroute.policies import Policy, dynamics_of
 from rlroute.rollout import Episodes, rollout
 
 Floats = NDArray[np.float64]
@@ -164,7 +164,7 @@ def _mean(values: Any, groups: Any) -> float:
 
 @dataclass(frozen=True)
 class Result:
-    """One line of ``metrics.json``: a policy at a setting on a split. Means are over groups; `ci95` is the reward's."""
+    """One line of ``metrics.json``: a policy at a setting. Means are over groups; `ci95` is the reward's."""
 
     family: str
     log: str
@@ -187,6 +187,7 @@ class Result:
     overspend_usd: float | None = None
     calls: float | None = None
     expensive_calls: float | None = None
+    coverage: str = "full"  # "partial": replayed on what was recorded only, so no gain can be read from it
     detail: str | None = None  # which candidate of a family of references val chose
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,8 +208,13 @@ class Evaluation:
     kinds: dict[str, str] = field(default_factory=dict)
     details: dict[str, list[str]] = field(default_factory=dict)
     coverage_full: bool = True
+    off_policy: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # estimates for partial logs, one a setting
 
-    def add(self, name: str, kind: str, scores: Sequence[Score], details: Sequence[str] | None = None) -> None:
+    def add(
+        self, name: str, kind: str, scores: Sequence[Score], details: Sequence[str] | None = None
+    ) -> None:
         """Add a policy: one score a setting, of the same episodes as all others."""
         if len(scores) != len(self.settings):
             raise ValueError(f"{name!r}: {len(scores)} scores for {len(self.settings)} settings")
@@ -217,7 +223,7 @@ class Evaluation:
             self.details[name] = list(details)
 
     def add_ceiling(self, name: str, group: Any, quality: Any, cost_usd: Any, reward: Any) -> None:
-        """Add a ceiling known per task: `group` (M,), the others (settings, M); expected values count as scores."""
+        """Add a ceiling of expected values per task: `group` (M,), the others (settings, M)."""
         rows = zip(np.asarray(quality), np.asarray(cost_usd), np.asarray(reward), strict=True)
         self.add(name, "ceiling", [Score(np.asarray(group, np.int64), q, c, r) for q, c, r in rows])
 
@@ -255,6 +261,7 @@ class Evaluation:
             overspend_usd=optional(score.overspend_usd),
             calls=optional(score.calls),
             expensive_calls=optional(score.expensive_calls),
+            coverage="full" if self.coverage_full else "partial",
             detail=self.details[name][i] if name in self.details else None,
         )
 
@@ -273,7 +280,9 @@ class Evaluation:
         return compare([self], a, b, by)
 
 
-def compare(evaluations: Sequence[Evaluation], a: str, b: str, by: str = "reward") -> list[metrics.Comparison]:
+def compare(
+    evaluations: Sequence[Evaluation], a: str, b: str, by: str = "reward"
+) -> list[metrics.Comparison]:
     """Does a beat b, over all evaluations (seeds and salts) together? One verdict a setting.
 
     Groups with the same number in logs of the same name are one group.
@@ -334,73 +343,4 @@ def evaluate(
     return evaluation
 
 
-# ---------------------------------------------------------------------------------------------- best mix, frontiers
-
-
-def best_mix_at_cost(
-    val: Evaluation, test: Evaluation, singles: Sequence[str], costs: Sequence[float], name: str = "best mix"
-) -> None:
-    """Add to `test` the mix of single choices that spends `costs[i]` at setting i, vertices chosen on `val`.
-
-    An episode's score is its expected score under the mix, which is exact: the coin is not tossed. Single choices
-    are those whose score is the same at every setting but for the weight in its reward.
-    """
-    val_points = np.array([[float(x[0]) for x in val.points(s)] for s in singles])
-    scores, details = [], []
-    for i, cost in enumerate(costs):
-        weights = mix_weights(val_points[:, 0].tolist(), val_points[:, 1].tolist(), float(cost))
-        used = np.flatnonzero(weights > 0)
-        parts = [(weights[k], test.scores[singles[k]][i]) for k in used]
-        scores.append(
-            Score(
-                parts[0][1].group,
-                *(
-                    np.sum([w * getattr(s, f) for w, s in parts], axis=0)
-                    for f in ("quality", "cost_usd", "reward", "success", "violation", "overspend_usd")
-                ),
-            )
-        )
-        details.append(" + ".join(f"{weights[k]:.0%} {singles[k]}" for k in used))
-    test.add(name, "reference", scores, details)
-
-
-@dataclass(frozen=True)
-class Frontier:
-    """A policy's frontier over settings: hull vertices chosen on val, figures of those vertices on test."""
-
-    policy: str
-    cost_usd: Floats
-    quality: Floats
-    aiq: float  # paper's definition, over the pool's cost range
-    aiq_routerbench_code: float
-    quality_gain: float  # at the cost of the best single choice, over its quality
-    cost_to_match: float  # share of the best single choice's cost that gives its quality; NaN if never
-
-
-def frontier(
-    policy: str, val: tuple[Floats, Floats], test: tuple[Floats, Floats], singles: tuple[Floats, Floats]
-) -> Frontier:
-    """From (cost, quality) points on val and on test, in the same order; `singles` are the choices' on test."""
-    vertices = metrics.upper_hull(*val)
-    cost, quality = test[0][vertices], test[1][vertices]
-    pool_cost, pool_quality = singles
-    best = int(np.argmax(pool_quality))
-    low, high = float(pool_cost.min()), float(pool_cost.max())
-    spread = high > low
-    match = metrics.cost_to_reach(cost, quality, float(pool_quality[best]))
-    return Frontier(
-        policy=policy,
-        cost_usd=cost,
-        quality=quality,
-        aiq=metrics.aiq(cost, quality, low, high) if spread else float("nan"),
-        aiq_routerbench_code=metrics.aiq_routerbench_code(cost, quality, high) if spread else float("nan"),
-        quality_gain=float(metrics.quality_at(cost, quality, pool_cost[best]) - pool_quality[best]),
-        cost_to_match=match / float(pool_cost[best]) if pool_cost[best] > 0 else float("nan"),
-    )
-
-
-def gap_closed(evaluation: Evaluation, policy: str, floor: str, ceiling: str) -> Floats:
-    """Share of the reward between `floor` (best single) and `ceiling` (latent-knowing) closed, at every setting."""
-    low, high = evaluation.rewards(floor), evaluation.rewards(ceiling)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(high > low, (evaluation.rewards(policy) - low) / (high - low), np.nan)
+# ---------------------------------------------------------------------------------------- best mix, frontiers

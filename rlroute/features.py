@@ -106,10 +106,15 @@ def full_text_features(log: Log, name: str = "hashed") -> np.ndarray:
 
 
 def _distinct_text_features(log: Log, kind: Featuriser) -> tuple[np.ndarray, np.ndarray]:
-    """Features of the distinct texts of a log, and for each state which of them is its own."""
-    texts = np.array([text or "" for text in log.states["text"].to_pylist()], dtype=object)
-    distinct, index = np.unique(texts, return_inverse=True)
-    return kind(list(distinct)), index
+    """Features of the distinct texts of a log, and for each state which of them is its own; cached."""
+    folder = cache_root() / "text" / f"{log.content_hash}-{kind.name}"
+    if not folder.is_dir():
+        texts = np.array([text or "" for text in log.states["text"].to_pylist()], dtype=object)
+        distinct, index = np.unique(texts, return_inverse=True)
+        with atomic_folder(folder) as partial:
+            np.save(partial / "distinct.npy", kind(list(distinct)))
+            np.save(partial / "index.npy", index)
+    return tuple(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("distinct", "index"))
 
 
 def _compute(log: Log, kind: Featuriser, salt: int) -> LogFeatures:
@@ -203,10 +208,14 @@ def _principal_components(x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray
 
 
 def _typical_calls(arrays: LogArrays, train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean cost, completion tokens and latency of one call of each choice on train, each (num_choices,)."""
+    """Mean cost, completion tokens and latency of one call of each choice on train, each (num_choices,).
+
+    All states stand in where train holds none.
+    """
     num_choices = arrays.num_choices
     cell = arrays.row_cell
     rows = train[cell // num_choices]
+    rows |= not rows.any()
     choice = cell[rows] % num_choices
 
     def mean(values: np.ndarray, known: np.ndarray) -> np.ndarray:

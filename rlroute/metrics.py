@@ -1,12 +1,12 @@
 """Numbers that compare routers: frontiers, intervals and paired verdicts.
 
-Everything here works on plain arrays. Costs are USD (or any one unit), qualities lie in [0, 1]. A *frontier* is the
-upper, convex, non-decreasing hull of (cost, quality) points: two policies can always be mixed by a coin, and money
-can always be left unspent, so every point on or under the hull is reachable. Left of the cheapest point the hull runs
-to the origin, because answering nothing costs nothing and is worth nothing.
+Everything here works on plain arrays. Costs are USD (or any one unit), qualities lie in [0, 1]. A *frontier*
+is the upper, convex, non-decreasing hull of (cost, quality) points: two policies can always be mixed by a
+coin, and money can always be left unspent, so every point on or under the hull is reachable. Left of the
+cheapest point the hull runs to the origin, because answering nothing costs nothing and is worth nothing.
 
-Sources: AIQ from RouterBench (paper and code differ, both are here under their own names), PGR, APGR and CPT from
-RouteLLM, IQM and the stratified bootstrap from Agarwal et al. 2021.
+Sources: AIQ from RouterBench (paper and code differ, both are here under their own names), PGR, APGR and CPT
+from RouteLLM, IQM and the stratified bootstrap from Agarwal et al. 2021.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Ints = NDArray[np.int64]
 Statistic = Callable[[Floats], Floats]  # reduces the last axis
 
 
-# ---------------------------------------------------------------------------------------------------- frontiers
+# -------------------------------------------------------------------------------------------------- frontiers
 
 
 def upper_hull(cost: ArrayLike, quality: ArrayLike) -> Ints:
     """Indices of the vertices of the upper convex non-decreasing hull, cheapest first.
 
-    Points that cost more without being better are never vertices, so quality rises strictly along the result. Points
-    with a value that is not finite are left out.
+    Points that cost more without being better are never vertices, so quality rises strictly along the result.
+    Points with a value that is not finite are left out.
     """
     c, q = np.asarray(cost, float), np.asarray(quality, float)
     order = np.lexsort((-q, c))
@@ -59,7 +59,7 @@ def _knots(cost: ArrayLike, quality: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def quality_at(cost: ArrayLike, quality: ArrayLike, at: ArrayLike) -> Floats:
-    """Best quality that a mixture of the points reaches at mean cost `at` (flat beyond the dearest vertex)."""
+    """Best quality that a mixture of the points reaches at mean cost `at`; flat beyond the dearest."""
     knots, values = _knots(cost, quality)
     return np.interp(np.asarray(at, float), knots, values)
 
@@ -82,8 +82,8 @@ def _area(cost: ArrayLike, quality: ArrayLike, low: float, high: float) -> float
 def aiq(cost: ArrayLike, quality: ArrayLike, cost_min: float, cost_max: float) -> float:
     """AIQ as the RouterBench paper defines it: mean quality of the hull over the pool's cost range.
 
-    `cost_min` and `cost_max` are the mean costs of the cheapest and the dearest single choice, the same for every
-    router compared.
+    `cost_min` and `cost_max` are the mean costs of the cheapest and the dearest single choice, the same for
+    every router compared.
     """
     if not 0 <= cost_min < cost_max:
         raise ValueError(f"the cost range must be increasing and not negative, got [{cost_min}, {cost_max}]")
@@ -104,7 +104,7 @@ def aiq_routerbench_code(cost: ArrayLike, quality: ArrayLike, cost_max: float) -
     return float(np.trapezoid(np.interp(grid, c[keep], q[keep]), grid)) / cost_max
 
 
-# ------------------------------------------------------------------------------------- weak against strong models
+# --------------------------------------------------------------------------------- weak against strong models
 
 
 def performance_gap_recovered(quality: ArrayLike, weak: float, strong: float) -> Floats:
@@ -113,7 +113,8 @@ def performance_gap_recovered(quality: ArrayLike, weak: float, strong: float) ->
 
 
 def average_gap_recovered(strong_share: ArrayLike, quality: ArrayLike, weak: float, strong: float) -> float:
-    """APGR: area between the router and the weak model over the share of strong calls, in units of the full gap.
+    """APGR: area between the router and the weak model over the share of strong calls, in units of the full
+    gap.
 
     The points are completed by the pure models at shares 0 and 1.
     """
@@ -128,7 +129,8 @@ def call_performance_threshold(
 ) -> float:
     """CPT(target): least share of strong calls with PGR ≥ target, NaN if never.
 
-    The curve is the running maximum of the points, and the crossing is interpolated between the two around it.
+    The curve is the running maximum of the points, and the crossing is interpolated between the two around
+    it.
     """
     order = np.argsort(np.asarray(strong_share, float), kind="stable")
     x = np.asarray(strong_share, float)[order]
@@ -148,11 +150,11 @@ def cost_per_success(cost: ArrayLike, success: ArrayLike) -> float:
     return float(np.sum(np.asarray(cost, float))) / total if total > 0 else float("inf")
 
 
-# ------------------------------------------------------------------------------------------------------ intervals
+# -------------------------------------------------------------------------------------------------- intervals
 
 
 def interquartile_mean(values: ArrayLike) -> Floats:
-    """Mean of the middle half over the last axis; where a quarter is no whole number, the edge values count in part."""
+    """Mean of the middle half over the last axis; edge values count in part where a quarter is no integer."""
     v = np.sort(np.asarray(values, float), axis=-1)
     n = v.shape[-1]
     position = np.arange(n)
@@ -185,16 +187,22 @@ def bootstrap_interval(
     v = np.asarray(values, float)
     if len(v) == 0:
         return float("nan"), float("nan")
-    labels = np.zeros(len(v), np.int64) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    labels = (
+        np.zeros(len(v), np.int64)
+        if strata is None
+        else np.unique(np.asarray(strata), return_inverse=True)[1]
+    )
     rng = np.random.default_rng(seed)
-    # Rows of one stratum stay together, so one draw a stratum fills a block of columns; blocks of resamples bound the
-    # memory to a few million numbers.
+    # Rows of one stratum stay together, so one draw a stratum fills a block of columns; blocks of resamples
+    # bound the memory to a few million numbers.
     parts = [v[labels == s] for s in range(int(labels.max()) + 1)]
     block = max(1, 4_000_000 // len(v))
     results: list[Floats] = []
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        sample = np.concatenate([part[rng.integers(len(part), size=(rows, len(part)))] for part in parts], axis=1)
+        sample = np.concatenate(
+            [part[rng.integers(len(part), size=(rows, len(part)))] for part in parts], axis=1
+        )
         results.append(statistic(sample))
     tail = (1 - level) / 2
     low, high = np.quantile(np.concatenate(results), [tail, 1 - tail])
@@ -219,14 +227,15 @@ class Comparison:
     groups: int
 
     def __str__(self) -> str:
-        return f"{self.verdict} ({self.difference:+.4f} [{self.low:+.4f}, {self.high:+.4f}], {self.groups} groups)"
+        interval = f"[{self.low:+.4f}, {self.high:+.4f}]"
+        return f"{self.verdict} ({self.difference:+.4f} {interval}, {self.groups} groups)"
 
 
 def beats(a: ArrayLike, b: ArrayLike, groups: ArrayLike, resamples: int = 2000, seed: int = 0) -> Comparison:
     """Does a beat b? `a` and `b` are scores of the same episodes, `groups` says which belong together.
 
-    'beats' or 'loses' if the 95 % paired bootstrap interval over groups of the mean difference excludes 0, else
-    'tie'.
+    'beats' or 'loses' if the 95 % paired bootstrap interval over groups of the mean difference excludes 0,
+    else 'tie'.
     """
     difference = np.asarray(a, float) - np.asarray(b, float)
     per_group = group_means(difference, groups)[1]

@@ -1,8 +1,8 @@
 """Off-policy estimates for partial logs: what another policy would have earned, from logged propensities.
 
-A partial log answers each state by few choices, so most of what a new policy would do was never recorded. Where the
-log says with which probability it chose what it did (`propensity`), importance weights correct for that; without,
-no gain can be told from the habits of whoever logged, and `estimate` says "confounded".
+A partial log answers each state by few choices, so most of what a new policy would do was never recorded.
+Where the log says with which probability it chose what it did (`propensity`), importance weights correct for
+that; without, no gain can be told from the habits of whoever logged, and `estimate` says "confounded".
 
 One decision a row: arrays of shape (n,). SNIPS is Swaminathan & Joachims 2015, DR is Dudík et al. 2011.
 """
@@ -10,11 +10,14 @@ One decision a row: arrays of shape (n,). SNIPS is Swaminathan & Joachims 2015, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rlroute.metrics import bootstrap_interval
+from rlroute.policies import Policy, dynamics_of
+from rlroute.predictors import Ridge
 
 Floats = NDArray[np.float64]
 
@@ -60,8 +63,8 @@ def estimate(
 
     `reward` was earned, `propensity` is the probability with which the logging policy made the decision (NaN:
     unknown) and `target` that of the policy in question. `predicted_logged` is a model's reward of the logged
-    decision, `predicted_target` its expected reward under the target policy. Returns `CONFOUNDED` unless every
-    propensity is known.
+    decision, `predicted_target` its expected reward under the target policy. Returns `CONFOUNDED` unless
+    every propensity is known.
     """
     p = np.asarray(propensity, float)
     if len(p) == 0 or not np.isfinite(p).all():
@@ -93,3 +96,67 @@ def _ratio_interval(reward: Floats, weight: Floats, seed: int, resamples: int = 
         return float("nan"), float("nan")
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+def first_call_value(env: Any, policy: Policy, weight: float) -> Estimate | str:
+    """Value of the choice that `policy` would call first at each root state of `env`, were all of them open.
+
+    The reward of a row is quality − weight · cost / c_ref of that one call; the reward model of DR is a ridge
+    regression per choice from text features, fitted on train. A policy that thinks first has no recorded
+    value.
+    """
+    dynamics = dynamics_of(env)
+    arrays, layout = dynamics.arrays, dynamics.layout
+    rows = _rows_of(arrays, dynamics.roots)
+    propensity = np.asarray(arrays.propensity, float)[rows]
+    if len(rows) == 0 or not np.isfinite(propensity).all():
+        return CONFOUNDED
+    state, logged = np.divmod(np.asarray(arrays.row_cell), layout.num_choices)
+    reward = (
+        np.nan_to_num(np.asarray(arrays.quality, float))
+        - weight * np.asarray(arrays.cost_usd) / dynamics.c_ref
+    )
+    chosen = np.full(len(arrays.step), -1)
+    chosen[dynamics.roots] = _first_choices(env, policy)
+    fitted = _rows_of(arrays, np.flatnonzero(arrays.root & (dynamics.split == 0)))
+    target = np.full(arrays.num_attempts.shape, np.nan)
+    target[state[fitted], logged[fitted]] = reward[fitted]
+    features = dynamics.full_text_features()
+    known = np.unique(state[fitted])
+    model = Ridge().fit(features[known], target[known]).predict(features)
+    at, did, would = state[rows], logged[rows], chosen[state[rows]]
+    return estimate(
+        reward[rows],
+        propensity,
+        (did == would).astype(float),
+        model[at, did],
+        model[at, np.maximum(would, 0)],
+    )
+
+
+def _rows_of(arrays: Any, states: NDArray[Any]) -> NDArray[np.int64]:
+    """Response rows recorded in some states."""
+    wanted = np.zeros(len(arrays.step), bool)
+    wanted[states] = True
+    return np.flatnonzero(wanted[np.asarray(arrays.row_cell) // arrays.num_attempts.shape[1]])
+
+
+def _first_choices(env: Any, policy: Policy) -> NDArray[np.int64]:
+    """The choice called first at every root (−1: it thinks), with every choice shown as open."""
+    dynamics = dynamics_of(env)
+    recorded = dynamics.recorded
+    dynamics.recorded = lambda state: np.ones((len(state), dynamics.layout.num_choices), np.int64)
+    try:
+        policy.begin(env)
+        choices: list[int] = []
+        for start in range(0, len(dynamics.roots), env.num_envs):
+            tasks = dynamics.roots[start : start + env.num_envs]
+            padded = np.concatenate([tasks, np.repeat(tasks[-1:], env.num_envs - len(tasks))])
+            observation, info = env.reset(seed=0, options={"task": padded})
+            flat = observation["observation"] if isinstance(observation, dict) else observation
+            actions = policy.act(flat, info["action_mask"])[: len(tasks)]
+            found = (dynamics.layout.describe_action(int(a))[1] for a in actions)
+            choices += [-1 if c is None else c for c in found]
+    finally:
+        dynamics.recorded = recorded
+    return np.asarray(choices, np.int64)

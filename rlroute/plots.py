@@ -1,6 +1,7 @@
 """The frontier plot: cost against quality of a query router, success against the cap of a budget router.
 
-It is drawn from the `results` of ``metrics.json`` alone (a list of plain dicts), so it can be redrawn from the file.
+It is drawn from the `results` of ``metrics.json`` alone (a list of plain dicts), so it can be redrawn from
+the file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ TRAINED_COLOUR = "#c1121f"
 CEILING_COLOUR = "#444444"
 SINGLE_COLOUR = "#9a9a9a"
 BASELINE_COLOURS = (
-    "#1f77b4", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#ff7f0e", "#7f7f7f", "#003049",
+    "#1f77b4", "#2ca02c", "#9467bd", "#8c564b", "#e377c2",
+    "#17becf", "#bcbd22", "#ff7f0e", "#7f7f7f", "#003049",
 )  # fmt: skip
 MARKERS = "osD^vPX<>h"
 CROWDED = 8  # more single choices than this are named only on the frontier
@@ -50,7 +52,7 @@ def plot_frontier(results: Sequence[Row], path: str | Path) -> Path:
 
 
 def draw_weights(axis: Any, rows: Sequence[Row]) -> None:
-    """Cost (log scale) against quality: single choices as dots with their hull, policies as lines over weights."""
+    """Cost (log scale) against quality: single choices as dots with their hull, policies as lines."""
     singles = _by_policy(r for r in rows if r["kind"] == "single")
     cost = np.array([np.mean([r["cost_usd"] for r in part]) for part in singles.values()])
     quality = np.array([np.mean([r["quality"] for r in part]) for part in singles.values()])
@@ -70,17 +72,24 @@ def draw_weights(axis: Any, rows: Sequence[Row]) -> None:
                 fontsize=7,
                 color="#555",
             )
-        # Mixes lie on straight lines between vertices; on a log axis those are curves, so they are drawn in points.
+        # Mixes lie on straight lines between vertices; on a log axis those are curves, so they are drawn in
+        # points.
         along = np.unique(np.concatenate([cost[hull], np.geomspace(cost[hull][0], cost[hull][-1], 100)]))
         axis.plot(
-            along, np.interp(along, cost[hull], quality[hull]), color=SINGLE_COLOUR, lw=1.2, label="mixes of single choices"
+            along,
+            np.interp(along, cost[hull], quality[hull]),
+            color=SINGLE_COLOUR,
+            lw=1.2,
+            label="mixes of single choices",
         )
     # The best single choice and the best mix lie on the dots and their hull: no lines of their own.
     _lines(axis, [r for r in rows if r["policy"] not in ("best single", "best mix")], "cost_usd", "quality")
     axis.set_xscale("log")
     axis.set_xlabel("mean cost per question (USD, log scale)")
     axis.set_ylabel("mean quality")
-    axis.set_title(_title(rows, "five cost weights" if len({r["weight"] for r in rows}) == 5 else "cost weights"))
+    axis.set_title(
+        _title(rows, "five cost weights" if len({r["weight"] for r in rows}) == 5 else "cost weights")
+    )
     axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 

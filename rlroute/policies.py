@@ -1,9 +1,9 @@
 """Policies that need no training and no family: always one choice, random, mixes of policies.
 
-A policy is anything with a name, `begin(env)` once per rollout and `act(observation, action_mask)` on a batch. It
-may read `env.dynamics` for what a live router would know too: the layout, the prices, the budget left, the
-responses already heard. A policy that acts alike whatever the weights of the reward says so with a class attribute
-``reads_terms = False``: it is then played once for all weights.
+A policy is anything with a name, `begin(env)` once per rollout and `act(observation, action_mask)` on a
+batch. It may read `env.dynamics` for what a live router would know too: the layout, the prices, the budget
+left, the responses already heard. A policy that acts alike whatever the weights of the reward says so with a
+class attribute ``reads_terms = False``: it is then played once for all weights.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def best_legal(scores: Array, action_mask: Array) -> Actions:
 
 
 class AlwaysChoice:
-    """One choice for everything: call it, then accept what it said; where it is masked, the cheapest that is not.
+    """One choice for everything: call it, then accept what it said; where it is masked, the cheapest that is
+    not.
 
     With `think=True` it thinks first wherever that is possible.
     """
@@ -64,8 +65,8 @@ class AlwaysChoice:
         self.scores = np.zeros(layout.num_actions)
         price = dynamics.pool.mean_cost_usd
         for c in range(layout.num_choices):
-            # The last thing one can do with a choice (accept, after call) is preferred to the first; dearer choices
-            # come later, the own one before all.
+            # The last thing one can do with a choice (accept, after call) is preferred to the first; dearer
+            # choices come later, the own one before all.
             for rank, action in enumerate(layout.choice_actions):
                 own = 2.0 if c == self.choice else 0.0
                 cheap = 1.0 / (2.0 + price[c] / max(price.max(), 1e-300))
@@ -96,14 +97,18 @@ class RandomPolicy:
 class Mix:
     """Plays each episode by one of several policies, drawn with fixed probabilities.
 
-    The draw depends on (seed, slot, episode) alone, so it holds for the whole episode. Mixing two vertices of a
-    frontier reaches every point between them: `best_mix` builds that.
+    The draw depends on (seed, slot, episode) alone, so it holds for the whole episode. Mixing two vertices of
+    a frontier reaches every point between them: `best_mix` builds that.
     """
 
-    def __init__(self, policies: Sequence[Policy], probabilities: Sequence[float], name: str = "mix", seed: int = 0):
+    def __init__(
+        self, policies: Sequence[Policy], probabilities: Sequence[float], name: str = "mix", seed: int = 0
+    ):
         total = float(np.sum(probabilities))
         if len(policies) != len(probabilities) or min(probabilities) < 0 or abs(total - 1) > 1e-9:
-            raise ValueError(f"{len(policies)} policies need as many probabilities of sum 1, got {probabilities}")
+            raise ValueError(
+                f"{len(policies)} policies need as many probabilities of sum 1, got {probabilities}"
+            )
         self.policies, self.name = tuple(policies), name
         self.edges = np.cumsum(probabilities)[:-1]
         self.key = draws.key_from_seed(seed)
@@ -124,8 +129,8 @@ class Mix:
 def mix_weights(costs: Sequence[float], qualities: Sequence[float], cost: float) -> NDArray[np.float64]:
     """Probabilities over policies that spend `cost` on average and lie on the hull of their (cost, quality).
 
-    At most two are positive. Below the cheapest vertex the cheapest is played always (a router has to answer), above
-    the best vertex the best.
+    At most two are positive. Below the cheapest vertex the cheapest is played always (a router has to
+    answer), above the best vertex the best.
     """
     from rlroute.metrics import upper_hull
 

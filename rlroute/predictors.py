@@ -1,10 +1,11 @@
-"""Single-shot predictors: the quality and the cost of every choice, guessed from what is known before any call.
+"""Single-shot predictors: the quality and the cost of every choice, guessed from what is known before any
+call.
 
-A predictor is fitted on rows of features (S, D) and a table of targets (S, C), one column a choice, NaN where nothing
-was recorded, and returns a full table. They are deliberately the plain ones that published routers have to beat: the
-k nearest neighbours by cosine, ridge regression, boosted trees (scikit-learn, extra `baselines`), and their mean.
-`cross_fitted` gives every training row a prediction that has not seen its own group, so that whatever is fitted on
-top of a predictor meets the same errors on train as on test.
+A predictor is fitted on rows of features (S, D) and a table of targets (S, C), one column a choice, NaN where
+nothing was recorded, and returns a full table. They are deliberately the plain ones that published routers
+have to beat: the k nearest neighbours by cosine, ridge regression, boosted trees (scikit-learn, extra
+`baselines`), and their mean. `cross_fitted` gives every training row a prediction that has not seen its own
+group, so that whatever is fitted on top of a predictor meets the same errors on train as on test.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Predictor(Protocol):
 
 
 def column_means(target: Array) -> Floats:
-    """Mean of every column over what was recorded; the mean of all where a column is empty; 0 where all are."""
+    """Mean of every column over what was recorded; of the whole table where a column is empty; else 0."""
     known = np.isfinite(target)
     count = known.sum(axis=0)
     total = np.where(known, target, 0.0).sum(axis=0, dtype=np.float64)
@@ -53,7 +54,8 @@ class ColumnMean:
 
 
 class NearestNeighbours:
-    """Mean over the k nearest training rows by cosine; a choice that none of them tried gets its overall mean.
+    """Mean over the k nearest training rows by cosine; a choice that none of them tried gets its overall
+    mean.
 
     The overall mean also counts as one more neighbour, which keeps a small k from shouting.
     """
@@ -88,7 +90,7 @@ class NearestNeighbours:
 
 
 class Ridge:
-    """Linear regression with an L2 penalty, `alpha` in units of the mean eigenvalue of the features' scatter."""
+    """Linear regression with an L2 penalty, `alpha` in units of the scatter's mean eigenvalue."""
 
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
@@ -124,8 +126,15 @@ class Ridge:
 class Boosted:
     """One small ensemble of boosted trees a choice, on the leading principal components of the features."""
 
-    def __init__(self, components: int = 32, trees: int = 60, leaves: int = 8, learning_rate: float = 0.08) -> None:
-        self.components, self.trees, self.leaves, self.learning_rate = components, trees, leaves, learning_rate
+    def __init__(
+        self, components: int = 32, trees: int = 60, leaves: int = 8, learning_rate: float = 0.08
+    ) -> None:
+        self.components, self.trees, self.leaves, self.learning_rate = (
+            components,
+            trees,
+            leaves,
+            learning_rate,
+        )
 
     def fit(self, features: Array, target: Array) -> Self:
         try:
@@ -222,8 +231,8 @@ class Projection:
 def cross_fitted(
     make: Callable[[], Predictor], features: Array, target: Array, train: Array, groups: Array, folds: int = 3
 ) -> Floats:
-    """Predictions for every row (S, C): rows outside `train` from a fit on all of train, rows inside it from fits
-    that left their own group out.
+    """Predictions for every row (S, C): rows outside `train` from a fit on all of train, rows inside it from
+    fits that left their own group out.
 
     `train` is a mask (S,), `groups` (S,) integers: rows of one group are never split between folds.
     """
@@ -268,8 +277,10 @@ def _unit_rows(features: Array) -> NDArray[np.float32]:
 
 def _largest(scores: Array, k: int) -> NDArray[np.int64]:
     """Columns of the k largest scores of every row, best first, equal scores in column order."""
-    top = np.argpartition(-scores, k - 1, axis=1)[:, :k] if k < scores.shape[1] else np.broadcast_to(
-        np.arange(scores.shape[1]), scores.shape
+    top = (
+        np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        if k < scores.shape[1]
+        else np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
     )
     top = np.sort(top, axis=1)
     order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")

@@ -10,22 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from rlroute.evaluation import Evaluation, Frontier, gap_closed
+from rlroute.evaluation import Evaluation
+from rlroute.frontier import Frontier, gap_closed
 from rlroute.metrics import Comparison
 from rlroute.ope import CONFOUNDED
 
 BEST_MIX = "best mix"
 
 
-def write_metrics(path: str | Path, evaluations: Sequence[Evaluation], extra: Mapping[str, Any] | None = None) -> Path:
+def write_metrics(
+    path: str | Path, evaluations: Sequence[Evaluation], extra: Mapping[str, Any] | None = None
+) -> Path:
     """Write ``{"results": […], …}``, whole or not at all; numbers that are not finite become null."""
     data = {"results": [r.to_dict() for e in evaluations for r in e.results()], **(extra or {})}
-    return _write(path, json.dumps(_finite(data), indent=1, ensure_ascii=False) + "\n")
+    return write_text(path, json.dumps(_finite(data), indent=1, ensure_ascii=False) + "\n")
 
 
 def write_report(path: str | Path, sections: Sequence[str], title: str = "Report") -> Path:
     """Write sections as one Markdown file, whole or not at all."""
-    return _write(path, f"# {title}\n\n" + "\n\n".join(sections).rstrip() + "\n")
+    return write_text(path, f"# {title}\n\n" + "\n\n".join(sections).rstrip() + "\n")
 
 
 def section(
@@ -38,20 +41,23 @@ def section(
 ) -> str:
     """One family on one log: who beats whom at every setting, then all figures.
 
-    `trained` names the router in question, `floor` the best single choice, `ceiling` the latent-knowing optimum.
+    `trained` names the router in question, `floor` the best single choice, `ceiling` the latent-knowing
+    optimum.
     """
     rivals = [n for n, kind in evaluation.kinds.items() if kind == "reference" and n != trained]
     weights = evaluation.settings[0].kind == "weight"
     head = f"## {evaluation.family.split('/')[-1]} on `{evaluation.log}`, split `{evaluation.split}`"
     parts = [head]
     if not evaluation.coverage_full:
-        parts.append(f"**{CONFOUNDED}.** The figures below replay only what was recorded.")
+        return "\n\n".join([head, _off_policy(evaluation), *(f"- {note}" for note in notes)])
     if trained in evaluation.scores:
         verdicts = {rival: _against(evaluation, trained, rival) for rival in rivals}
         parts.append(_headline(evaluation, trained, verdicts))
         if ceiling is not None and ceiling in evaluation.scores and floor in evaluation.scores:
             closed = gap_closed(evaluation, trained, floor, ceiling)
-            shares = ", ".join(f"{s.name}: {_percent(x)}" for s, x in zip(evaluation.settings, closed, strict=True))
+            shares = ", ".join(
+                f"{s.name}: {_percent(x)}" for s, x in zip(evaluation.settings, closed, strict=True)
+            )
             parts.append(f"Share of the gap between {floor} and {ceiling} closed: {shares}.")
         parts.append(_verdict_table(evaluation, trained, verdicts))
     if notes:
@@ -60,6 +66,16 @@ def section(
         parts.append(_frontier_table(frontiers))
     parts.append(_figures(evaluation, weights))
     return "\n\n".join(parts)
+
+
+def _off_policy(evaluation: Evaluation) -> str:
+    """All that may be said of a partial log: estimates that correct for who was asked what, or nothing."""
+    estimates = {name: rows for name, rows in evaluation.off_policy.items() if CONFOUNDED not in rows}
+    if not estimates:
+        return f"**{CONFOUNDED[0].upper()}{CONFOUNDED[1:]}.**"
+    rows = [[name, *values] for name, values in estimates.items()]
+    text = "The log is partial: value of the first call, estimated from the recorded propensities."
+    return f"{text}\n\n{table(['policy', *(s.name for s in evaluation.settings)], rows)}"
 
 
 def _against(evaluation: Evaluation, trained: str, rival: str) -> list[Comparison]:
@@ -81,17 +97,15 @@ def _headline(evaluation: Evaluation, trained: str, verdicts: Mapping[str, Seque
 _VERBS = (("beats", "beats"), ("tie", "ties with"), ("loses", "**loses to**"))
 
 
-def _verdict_table(
-    evaluation: Evaluation, trained: str, verdicts: Mapping[str, Sequence[Comparison]]
-) -> str:
+def _verdict_table(evaluation: Evaluation, trained: str, verdicts: Mapping[str, Sequence[Comparison]]) -> str:
     header = ["against", *(s.name for s in evaluation.settings)]
     rows = [
         [rival + (" (quality at equal cost)" if rival == BEST_MIX else ""), *(_cell(c) for c in comparison)]
         for rival, comparison in verdicts.items()
     ]
     text = (
-        f"{trained} minus each reference: mean paired difference in reward over the same groups, with its 95 % "
-        "bootstrap interval; a tie where that holds 0."
+        f"{trained} minus each reference: mean paired difference in reward over the same groups, with its 95 "
+        "% bootstrap interval; a tie where that holds 0."
     )
     return f"{text}\n\n{table(header, rows)}"
 
@@ -115,8 +129,8 @@ def _frontier_table(frontiers: Sequence[Frontier]) -> str:
     ]
     header = ["frontier", "AIQ (paper)", "AIQ (RouterBench code)", "ΔQ at c*, points", "cost to reach q*"]
     text = (
-        "Frontiers over the weights, vertices chosen on val and scored on test. c*, q*: cost and quality of the "
-        "single choice that is best on this split."
+        "Frontiers over the weights, vertices chosen on val and scored on test. c*, q*: cost and quality of "
+        "the single choice that is best on this split."
     )
     return f"{text}\n\n{table(header, rows)}"
 
@@ -150,7 +164,9 @@ def _figures(evaluation: Evaluation, weights: bool) -> str:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
 
 
 def _number(value: float | None, spec: str = ".3f") -> str:
@@ -173,7 +189,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _write(path: str | Path, text: str) -> Path:
+def write_text(path: str | Path, text: str) -> Path:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")

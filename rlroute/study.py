@@ -1,4 +1,4 @@
-"""A whole comparison of one family on one log: tune on val, play on test, add the best mix, measure frontiers."""
+"""A whole comparison of one family on one log: tune on val, play on test, measure frontiers."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ import numpy as np
 
 from rlroute.evaluation import (
     Evaluation,
-    Frontier,
     MakeEnv,
     Progress,
     Setting,
     Tuned,
-    best_mix_at_cost,
     evaluate,
-    frontier,
     tune,
 )
+from rlroute.frontier import Frontier, best_mix_at_cost, frontier
+from rlroute.ope import first_call_value
 from rlroute.policies import AlwaysChoice, Policy, dynamics_of
 from rlroute.report import BEST_MIX
 
 
 @dataclass
 class Study:
-    """What came out: evaluations on val and test, what val chose, and the frontiers over weights (none for caps)."""
+    """Evaluations on val and test, what val chose, and the frontiers over weights (none for caps)."""
 
     val: Evaluation
     test: Evaluation
@@ -56,8 +55,8 @@ def study(
 ) -> Study:
     """Compare `trained` policies with tuned `references` and single choices at every setting.
 
-    `mix_at_cost_of` names the policy whose cost on test the best mix is given (default: the first of `trained`).
-    `progress` is called with the number of policies played.
+    `mix_at_cost_of` names the policy whose cost on test the best mix is given (default: the first of
+    `trained`). `progress` is called with the number of policies played.
     """
     singles = single_choices(make_env, settings[0])
     tuned = tune(make_env, settings, references, val_episodes, seed + 1, progress)
@@ -66,14 +65,36 @@ def study(
     evaluate(make_env, settings, tuned, "test", episodes, seed, "reference", test, progress)
     for name, policy in trained.items():
         for evaluation, split, times, offset in ((val, "val", val_episodes, 1), (test, "test", episodes, 0)):
-            evaluate(make_env, settings, {name: policy}, split, times, seed + offset, "trained", evaluation, progress)
+            evaluate(
+                make_env,
+                settings,
+                {name: policy},
+                split,
+                times,
+                seed + offset,
+                "trained",
+                evaluation,
+                progress,
+            )
     result = Study(val, test, tuned)
+    if not test.coverage_full and settings[0].kind == "weight":
+        for name, given in {**tuned, **trained}.items():
+            test.off_policy[name] = [_off_policy(make_env, s, given, i) for i, s in enumerate(settings)]
+        return result
     if settings[0].kind == "weight":
         target = mix_at_cost_of or next(iter(trained), None)
         if target is not None:
             best_mix_at_cost(val, test, list(singles), test.points(target)[0].tolist(), BEST_MIX)
         result.frontiers = _frontiers(result, list(singles), list(trained))
     return result
+
+
+def _off_policy(
+    make_env: MakeEnv, setting: Setting, given: Policy | Sequence[Policy] | list[Tuned], i: int
+) -> str:
+    chosen = given[i] if isinstance(given, Sequence) else given
+    policy = chosen.policy if isinstance(chosen, Tuned) else chosen
+    return str(first_call_value(make_env("test", **setting.arguments), policy, setting.value))
 
 
 def _frontiers(result: Study, singles: Sequence[str], trained: Sequence[str]) -> list[Frontier]:

@@ -9,6 +9,8 @@ import numpy as np
 
 from rlroute.rewards import INVALID_ACTION_REWARD, VECTOR_NAMES
 
+MOST_STEPS = 100_000  # of an episode; more than that is taken for no end
+
 
 def check_routing_env(env: gym.Env, *, episodes: int = 20, seed: int = 0) -> None:
     """Play `episodes` seeded episodes, legal ones and illegal ones, and raise AssertionError where a promise is broken.
@@ -46,7 +48,7 @@ def _check_episode(
 ) -> None:
     total = np.zeros(len(VECTOR_NAMES))
     ended = truncated = False
-    for _ in range(100_000):
+    for _ in range(MOST_STEPS):
         mask = info["action_mask"]
         masked, allowed = np.flatnonzero(mask == 0), np.flatnonzero(mask)
         break_rule = illegal and len(masked) > 0 and len(allowed) > 0 and rng.random() < 0.3
@@ -73,7 +75,7 @@ def _check_episode(
         if ended or truncated:
             assert 0 <= total[0] <= 1, f"{where}: quality {total[0]}, expected a number in [0, 1]"
             return
-    raise AssertionError("an episode did not end within 100,000 steps: expected termination or a time limit")
+    raise AssertionError(f"an episode did not end within {MOST_STEPS} steps: expected termination or a time limit")
 
 
 def _check_info(env: gym.Env, observation: Any, info: dict[str, Any], where: str) -> None:

@@ -39,21 +39,28 @@ class Letters(HashedNgrams):
     size = 8
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        counts = np.array([[text.lower().count(letter) for letter in "abehinot"] for text in texts], np.float32)
+        counts = np.array(
+            [[text.lower().count(letter) for letter in "abehinot"] for text in texts], np.float32
+        )
         norm = np.linalg.norm(counts, axis=1, keepdims=True)
         return np.divide(counts, norm, out=counts, where=norm > 0)
 
 
-def response(state: str, choice: str, answer: str | None = None, quality: float | None = 0.0, **more: Any) -> Row:
+def response(
+    state: str, choice: str, answer: str | None = None, quality: float | None = 0.0, **more: Any
+) -> Row:
     """A row of responses: 100 prompt and 10 completion tokens, 1 s, unless `more` says otherwise."""
     row: Row = {"state_id": state, "choice": choice, "attempt": 0, "answer": answer, "quality": quality}
     return row | {"prompt_tokens": 100, "completion_tokens": 10, "latency_s": 1.0, "verdict": None} | more
 
 
 def make_log(
-    states: Iterable[Row], responses: Iterable[Row], choices: Iterable[Row] = (SMALL, LARGE), coverage: str = "full"
+    states: Iterable[Row],
+    responses: Iterable[Row],
+    choices: Iterable[Row] = (SMALL, LARGE),
+    coverage: str = "full",
 ) -> Log:
-    """A log in memory; responses are put in the order of (state, choice, attempt), so that row i is response i."""
+    """A log in memory; responses are put in the order of (state, choice, attempt), so row i is response i."""
     states, choices = list(states), list(choices)
     place = {row["state_id"]: i for i, row in enumerate(states)}
     rank = {row["name"]: i for i, row in enumerate(choices)}
@@ -62,7 +69,7 @@ def make_log(
 
 
 def background() -> tuple[list[Row], list[Row]]:
-    """A plain question in train and one in val, as every log with a split column needs both. large knows them."""
+    """A plain question in train and one in val, which a log with a split column needs. large knows them."""
     states = [
         {"state_id": "train", "text": "What is iron?", "split": "train"},
         {"state_id": "val", "text": "What is tin?", "split": "val"},
@@ -94,9 +101,19 @@ def hop_log() -> Log:
             common | {"state_id": name, "text": f"Where was the author of {title} born?", "gold": ["Oslo"]},
             common | {"state_id": f"{name}/1", "text": f"Who wrote {title}?", "parent_id": name, "step": 1},
             common
-            | {"state_id": f"{name}/2.ann", "text": f"{title}: where was Ann born?", "parent_id": name, "step": 2},
+            | {
+                "state_id": f"{name}/2.ann",
+                "text": f"{title}: where was Ann born?",
+                "parent_id": name,
+                "step": 2,
+            },
             common
-            | {"state_id": f"{name}/2.bob", "text": f"{title}: where was Bob born?", "parent_id": name, "step": 2},
+            | {
+                "state_id": f"{name}/2.bob",
+                "text": f"{title}: where was Bob born?",
+                "parent_id": name,
+                "step": 2,
+            },
         ]
         first = response(f"{name}/1", "small", "Ann", None, next_state_id=f"{name}/2.ann", verdict=0.0)
         if name == "silent":
@@ -117,9 +134,9 @@ def hop_log() -> Log:
 
 
 def walk_log(length: int = 4, last: str = "won", prompts: Sequence[int] = (), latency_s: float = 60.0) -> Log:
-    """A task of `length` steps in each split. large always moves on, small always does too but for the last step.
+    """A task of `length` steps in each split. large always moves on, and so does small but for the last step.
 
-    At the last step large reaches `last` (won, lost) and small `lost`; with `last="nowhere"` both lead nowhere.
+    There large reaches `last` (won or lost) and small `lost`; with `last="nowhere"` both lead nowhere.
     Step k has a prompt of ``prompts[k]`` tokens (default 100 · (k + 1)); a call takes `latency_s`.
     """
     states: list[Row] = []
@@ -131,7 +148,8 @@ def walk_log(length: int = 4, last: str = "won", prompts: Sequence[int] = (), la
             for k in range(length)
         ]
         states += [
-            common | {"state_id": f"{split}/{end}", "step": length, "text": end, "left": 0, "terminal": True}
+            common
+            | {"state_id": f"{split}/{end}", "step": length, "text": end, "left": 0, "terminal": True}
             | {"success": end == "won"}
             for end in ("won", "lost")
         ]
@@ -147,22 +165,25 @@ def walk_log(length: int = 4, last: str = "won", prompts: Sequence[int] = (), la
     return make_log(states, responses)
 
 
-def think_env(log: Log, **arguments: Any) -> ThinkRouteEnv:
-    return ThinkRouteEnv(**{"log": log, "split": "test", "featuriser": "letters", "preference": 0.1} | arguments)
+# Environments on such a log. The dynamics of a family have more to show than mypy can know: hence Any.
+DEFAULTS: Row = {"split": "test", "featuriser": "letters"}
 
 
-def think_vec(log: Log, num_envs: int, **arguments: Any) -> ThinkRouteVectorEnv:
-    defaults = {"log": log, "split": "test", "featuriser": "letters", "autoreset": "disabled", "preference": 0.1}
+def think_env(log: Log, **arguments: Any) -> Any:
+    return ThinkRouteEnv(**DEFAULTS | {"log": log, "preference": 0.1} | arguments)
+
+
+def think_vec(log: Log, num_envs: int, **arguments: Any) -> Any:
+    defaults = DEFAULTS | {"log": log, "preference": 0.1, "autoreset": "disabled"}
     return ThinkRouteVectorEnv(num_envs, **defaults | arguments)
 
 
-def budget_env(log: Log, **arguments: Any) -> BudgetRouteEnv:
-    return BudgetRouteEnv(**{"log": log, "split": "test", "featuriser": "letters"} | arguments)
+def budget_env(log: Log, **arguments: Any) -> Any:
+    return BudgetRouteEnv(**DEFAULTS | {"log": log} | arguments)
 
 
-def budget_vec(log: Log, num_envs: int, **arguments: Any) -> BudgetRouteVectorEnv:
-    defaults = {"log": log, "split": "test", "featuriser": "letters", "autoreset": "disabled"}
-    return BudgetRouteVectorEnv(num_envs, **defaults | arguments)
+def budget_vec(log: Log, num_envs: int, **arguments: Any) -> Any:
+    return BudgetRouteVectorEnv(num_envs, **DEFAULTS | {"log": log, "autoreset": "disabled"} | arguments)
 
 
 class Play:

@@ -1,4 +1,4 @@
-"""BudgetRoute on logs made by hand: outcomes, budgets, the prompt cache; and budgets over many random steps."""
+"""BudgetRoute on logs made by hand: outcomes, budgets, the prompt cache; budgets over many random steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def play(log: Log, *actions: str, **arguments: Any) -> Play:
     return Play(budget_env(log, **arguments), "test/0").do(*(f"choose {name}" for name in actions))
 
 
-# -- outcomes ---------------------------------------------------------------------------------------------------
+# -- outcomes --------------------------------------------------------------------------------------
 
 
 @by_hand
@@ -84,7 +84,9 @@ def test_router_r1_pays_a_success_by_the_completion_tokens_of_all_its_calls() ->
     assert game.reward == 0
     reference = game.dynamics.features.reference
     root = np.sqrt(2 * 10 * 20e-6)
-    saved = 1 - np.clip((root - reference.root_cost_p5) / (reference.root_cost_p95 - reference.root_cost_p5), 0, 1)
+    saved = 1 - np.clip(
+        (root - reference.root_cost_p5) / (reference.root_cost_p95 - reference.root_cost_p5), 0, 1
+    )
     assert_allclose(game.do("choose large").reward, 0.6 + 0.4 * saved)
     assert play(walk_log(2), "large", "small", reward="router_r1", preference=0.4).reward == 0
 
@@ -124,7 +126,7 @@ def test_a_masked_action_changes_nothing_but_the_time_left() -> None:
     assert not game.terminated
 
 
-# -- budgets ----------------------------------------------------------------------------------------------------
+# -- budgets ---------------------------------------------------------------------------------------
 
 
 @by_hand
@@ -224,7 +226,7 @@ def test_budget_usd_needs_limits_and_prices() -> None:
     for missing in ("max_completion_tokens", "output_usd_per_mtok"):
         rows = [row | {"cost_usd": 1e-6} for row in log.responses.to_pylist()]
         choices = [SMALL, LARGE | {missing: None, "input_usd_per_mtok": None}]
-        with pytest.raises(ValueError, match="max_completion_tokens and prices.*large"):
+        with pytest.raises(ValueError, match=r"max_completion_tokens and prices.*large"):
             budget_env(make_log(log.states.to_pylist(), rows, choices), budget_usd=1.0)
 
 
@@ -235,7 +237,7 @@ def test_the_reserve_covers_the_longest_prompt_and_completion() -> None:
     assert "choose large" not in play(walk_log(3), budget_usd=2999e-6).legal
 
 
-# -- the prompt cache -------------------------------------------------------------------------------------------
+# -- the prompt cache ------------------------------------------------------------------------------
 
 PROMPTS = (100, 250, 400, 600)
 
@@ -245,14 +247,21 @@ def test_a_prompt_prefix_that_the_choice_has_seen_is_charged_at_the_cached_price
     game = play(walk_log(4, prompts=PROMPTS, latency_s=10.0))
     costs = [float(game.do("choose small").info["reward_vector"][1]) for _ in range(4)]
     fresh, cached = 1e-6, 0.25e-6
-    expected = [100 * fresh, 150 * fresh + 100 * cached, 150 * fresh + 250 * cached, 200 * fresh + 400 * cached]
+    expected = [
+        100 * fresh,
+        150 * fresh + 100 * cached,
+        150 * fresh + 250 * cached,
+        200 * fresh + 400 * cached,
+    ]
     assert_allclose(costs, np.array(expected) + 10 * 2e-6)
 
 
 @by_hand
 def test_switching_to_another_choice_pays_the_whole_prompt() -> None:
     game = play(walk_log(4, prompts=PROMPTS, latency_s=10.0))
-    costs = [float(game.do(f"choose {c}").info["reward_vector"][1]) for c in ("small", "large", "small", "large")]
+    costs = [
+        float(game.do(f"choose {c}").info["reward_vector"][1]) for c in ("small", "large", "small", "large")
+    ]
     expected = [
         100 * 1e-6 + 20e-6,
         250 * 10e-6 + 200e-6,
@@ -264,7 +273,7 @@ def test_switching_to_another_choice_pays_the_whole_prompt() -> None:
 
 @by_hand
 def test_a_cached_prefix_lives_for_its_time_and_no_longer() -> None:
-    # 60 s a call: small's prefix is 60 s old after one call of large, 120 s old after two; it lives for 100 s.
+    # 60 s a call: small's prefix is 60 s old after one call of large, 120 s after two; it lives for 100 s.
     assert_allclose(
         play(walk_log(4, prompts=PROMPTS), "small", "large", "small").info["reward_vector"][1],
         300 * 1e-6 + 100 * 0.25e-6 + 20e-6,
@@ -275,7 +284,9 @@ def test_a_cached_prefix_lives_for_its_time_and_no_longer() -> None:
     )
     # A prefix that is exactly as old as its time to live is still there.
     assert_allclose(
-        play(walk_log(4, prompts=PROMPTS, latency_s=100.0), "small", "large", "small").info["reward_vector"][1],
+        play(walk_log(4, prompts=PROMPTS, latency_s=100.0), "small", "large", "small").info["reward_vector"][
+            1
+        ],
         300 * 1e-6 + 100 * 0.25e-6 + 20e-6,
     )
 
@@ -340,7 +351,7 @@ def test_a_call_that_the_provider_did_not_bill_is_free_with_and_without_the_cach
         assert_allclose(play(faulty, "large", prompt_cache=prompt_cache).cost_usd, 1200e-6)
 
 
-# -- what must never be seen --------------------------------------------------------------------------------------
+# -- what must never be seen -----------------------------------------------------------------------
 
 
 CAPS = [
@@ -386,11 +397,11 @@ def test_success_reaches_no_observation() -> None:
     assert not same(paid, paid_otherwise)
 
 
-# -- many random steps --------------------------------------------------------------------------------------------
+# -- many random steps -----------------------------------------------------------------------------
 
 
 def violations(steps: int, **arguments: Any) -> tuple[int, int, int]:
-    """Episodes, caps exceeded and failures for want of money over `steps` legal random steps on the built-in log."""
+    """Episodes, caps exceeded, and failures for want of money in `steps` legal random steps."""
     slots = 1000
     env = BudgetRouteVectorEnv(slots, log="tasks", split="train", autoreset="same_step", **arguments)
     rng = np.random.default_rng(0)
@@ -400,7 +411,7 @@ def violations(steps: int, **arguments: Any) -> tuple[int, int, int]:
     for _ in range(steps // slots):
         mask = info["action_mask"]
         # Expensive choices most of the time, or a cap would hardly ever bind.
-        score = np.where(mask == 1, rng.random(mask.shape) + [0.0, 0.5], -1)
+        score = np.where(mask == 1, rng.random(mask.shape) + np.array([0.0, 0.5]), -1)
         terms = (dynamics.terms.budget_usd.copy(), dynamics.terms.budget_calls.copy())
         spent, calls = dynamics.totals.cost_usd.copy(), dynamics.expensive_calls
         action = score.argmax(axis=1)

@@ -29,8 +29,8 @@ def test_slices_cover_every_float_once() -> None:
 
 
 def test_actions_are_numbered_context_first_then_kind_by_kind() -> None:
-    expected = [("think", None), ("check", None)]
-    expected += [("call", c) for c in range(4)] + [("accept", c) for c in range(4)]  # type: ignore[misc]
+    expected: list[tuple[str, int | None]] = [("think", None), ("check", None)]
+    expected += [(kind, c) for kind in ("call", "accept") for c in range(4)]
     assert [LAYOUT.describe_action(a) for a in range(LAYOUT.num_actions)] == expected
     assert [LAYOUT.action(*name) for name in expected] == list(range(LAYOUT.num_actions))
 

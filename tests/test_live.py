@@ -1,4 +1,4 @@
-"""Live episodes see what training saw: logged episodes replayed through Router give the same observations and masks."""
+"""Live episodes see what training saw: logged ones replayed through Router look the same, bit for bit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from logs import Play, budget_env, hop_log, make_log, response, think_env, walk_log
+from logs import Play, Row, budget_env, hop_log, make_log, response, think_env, walk_log
 from numpy.testing import assert_allclose, assert_array_equal
 from random_logs import witness_draws
 
@@ -64,12 +64,21 @@ def record_row(episode: Episode, log: rlroute.Log, texts: dict[str, list[Any]], 
     )
 
 
-FAMILIES = {
+FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "think": (ThinkRouteVectorEnv, {"log": "questions"}),
-    "think, capped": (ThinkRouteVectorEnv, {"log": "questions", "budget_usd": (0.0005, 0.004), "checker": None}),
-    "think, priced": (ThinkRouteVectorEnv, {"log": "questions", "think_cost_usd": 1e-5, "latency_preference": 0.1}),
+    "think, capped": (
+        ThinkRouteVectorEnv,
+        {"log": "questions", "budget_usd": (0.0005, 0.004), "checker": None},
+    ),
+    "think, priced": (
+        ThinkRouteVectorEnv,
+        {"log": "questions", "think_cost_usd": 1e-5, "latency_preference": 0.1},
+    ),
     "budget": (BudgetRouteVectorEnv, {"log": "tasks", "budget_calls": (0, 6)}),
-    "budget, capped": (BudgetRouteVectorEnv, {"log": "tasks", "budget_usd": (0.01, 0.06), "preference": (0.1, 1.0)}),
+    "budget, capped": (
+        BudgetRouteVectorEnv,
+        {"log": "tasks", "budget_usd": (0.01, 0.06), "preference": (0.1, 1.0)},
+    ),
     "budget, no cache": (BudgetRouteVectorEnv, {"log": "tasks", "prompt_cache": False}),
 }
 
@@ -78,7 +87,7 @@ FAMILIES = {
 def test_a_thousand_logged_episodes_look_the_same_live(name: str, tmp_path: Path) -> None:
     kind, arguments = FAMILIES[name]
     # The plain cases play a thousand episodes, the variants fewer.
-    count = EPISODES if "," not in name else 100
+    count = EPISODES if "," not in name else 50
     env = kind(count, split="test", autoreset="disabled", **arguments)
     dynamics, log = env.dynamics, env.dynamics.log
     actor, router = scripted(random_policy(env, tmp_path / "policy"))
@@ -124,7 +133,7 @@ def test_a_thousand_logged_episodes_look_the_same_live(name: str, tmp_path: Path
         heard = {draw[0]: draw[-1] for draw in drawn}
         for i in np.flatnonzero(active):
             if env.layout.describe_action(int(action[i]))[0] in ("call", "choose"):
-                cost = record_row(live[i], log, texts, heard[i])
+                cost = record_row(live[i], log, texts, heard[int(i)])
                 assert_allclose(cost, info["reward_vector"][i, 1], rtol=1e-12)
     assert steps > 3 * count
     assert_allclose([episode.spent_usd for episode in live], dynamics.totals.cost_usd, rtol=1e-12)
@@ -134,7 +143,7 @@ def finite(value: float) -> Any:
     return None if np.isinf(value) else float(value)
 
 
-# -- the router -------------------------------------------------------------------------------------------------
+# -- the router ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -285,6 +294,17 @@ def test_the_hard_limit_is_kept_whatever_the_provider_sends(budget_router: tuple
         assert episode.spent_usd <= cap * (1 + 1e-9)
 
 
+def test_a_caller_may_overrule_the_decision(budget_router: tuple[Scripted, Router]) -> None:
+    actor, router = budget_router
+    episode = router.episode(budget_calls=1)
+    assert episode.decide("test, step 0", {"left": 4.0}).choice == "small"
+    assert_allclose(episode.record(choice="large", prompt_tokens=100, completion_tokens=10), 1200e-6)
+    episode.decide("test, step 1", {"left": 3.0})
+    assert actor.shown[1].tolist() == [1, 0]
+    with pytest.raises(ValueError, match=r"'huge'.*small, large"):
+        episode.record(choice="huge", completion_tokens=10)
+
+
 def test_missing_and_unknown_features_are_named(budget_router: tuple[Scripted, Router]) -> None:
     episode = budget_router[1].episode()
     with pytest.raises(ValueError, match="lacks 'left'"):
@@ -295,7 +315,9 @@ def test_missing_and_unknown_features_are_named(budget_router: tuple[Scripted, R
 
 def test_weights_default_to_those_of_training(handmade: None, tmp_path: Path) -> None:
     for preference, expected in ((0.3, 0.3), ((0.01, 1.0), 0.1)):
-        actor, router = scripted(random_policy(think_env(hop_log(), preference=preference), tmp_path / "policy"))
+        actor, router = scripted(
+            random_policy(think_env(hop_log(), preference=preference), tmp_path / "policy")
+        )
         router.episode().decide("Who wrote Emma?")
         place = actor.layout.slices()["cost_weight"]
         assert_allclose(actor.shown[0][place], (np.log10(expected) + 3) / 5, rtol=1e-6)
@@ -354,15 +376,18 @@ def test_a_check_decided_live_can_be_answered(handmade: None, tmp_path: Path) ->
 
 def test_extra_features_are_read_in_the_precision_of_the_log(handmade: None, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    states, responses = [], []
+    states: list[Row] = []
+    responses: list[Row] = []
     for i, split in enumerate(["train"] * 20 + ["val"] + ["test"] * 200):
         common = {"split": split, "task_id": f"t{i}", "group_id": f"t{i}", "text": "oat"}
         states.append(common | {"state_id": f"t{i}", "left": float(rng.normal())})
-        states.append(common | {"state_id": f"t{i}/won", "step": 1, "left": 0.0, "terminal": True, "success": True})
+        states.append(
+            common | {"state_id": f"t{i}/won", "step": 1, "left": 0.0, "terminal": True, "success": True}
+        )
         responses += [response(f"t{i}", c, next_state_id=f"t{i}/won") for c in ("small", "large")]
     env = budget_env(make_log(states, responses))
     actor, router = scripted(random_policy(env, tmp_path / "policy"))
     for state in states[42::2]:
         observation, _ = env.reset(seed=0, options={"task": state["state_id"]})
-        router.episode().decide("oat", {"left": state["left"]}, prompt_tokens=100)  # type: ignore[dict-item]
+        router.episode().decide("oat", {"left": state["left"]}, prompt_tokens=100)
         assert_array_equal(actor.shown[0], observation)

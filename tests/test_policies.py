@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,15 @@ from rlroute.envs.think_route.env import ThinkRouteVectorEnv
 from rlroute.policies import AlwaysChoice, Mix, Policy, RandomPolicy, best_legal, mix_weights
 from rlroute.rollout import rollout
 
-pytestmark = pytest.mark.usefixtures("handmade")
+pytestmark = [
+    pytest.mark.usefixtures("handmade"),
+    pytest.mark.filterwarnings("ignore::rlroute.log.LogWarning"),
+]
 
 
-def think_env(**arguments: object) -> ThinkRouteVectorEnv:
-    return ThinkRouteVectorEnv(30, autoreset="disabled", log=question_log(), split="test", featuriser="letters", **arguments)
+def think_env(**arguments: Any) -> ThinkRouteVectorEnv:
+    given: dict[str, Any] = {"log": question_log(), "split": "test", "featuriser": "letters", **arguments}
+    return ThinkRouteVectorEnv(30, autoreset="disabled", **given)
 
 
 def test_always_one_choice_calls_it_once_and_accepts() -> None:
@@ -30,7 +35,9 @@ def test_always_one_choice_calls_it_once_and_accepts() -> None:
 
 def test_a_masked_choice_falls_back_to_the_cheapest_that_is_open() -> None:
     log = task_log()
-    env = BudgetRouteVectorEnv(24, autoreset="disabled", log=log, split="test", featuriser="letters", budget_calls=2)
+    env = BudgetRouteVectorEnv(
+        24, autoreset="disabled", log=log, split="test", featuriser="letters", budget_calls=2
+    )
     played = rollout(env, AlwaysChoice(1), env.dynamics.roots)
     assert played.expensive_calls.max() == 2
     assert not played.violation.any()
@@ -82,6 +89,8 @@ def test_probabilities_that_do_not_sum_to_one_are_refused() -> None:
 
 def test_begin_reaches_every_policy_of_a_mix() -> None:
     begun: list[str] = []
-    part = SimpleNamespace(name="part", begin=lambda env: begun.append("x"), act=lambda o, m: np.zeros(len(m), int))
-    Mix([part, part], [0.5, 0.5]).begin(think_env())  # type: ignore[list-item]
+    part = SimpleNamespace(
+        name="part", begin=lambda env: begun.append("x"), act=lambda o, m: np.zeros(len(m), int)
+    )
+    Mix([part, part], [0.5, 0.5]).begin(think_env())
     assert begun == ["x", "x"]

@@ -25,7 +25,9 @@ def linear_problem(rows: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     return x, x @ rng.normal(size=(6, 3)) + 0.5 + 0.1 * rng.normal(size=(rows, 3))
 
 
-@pytest.mark.parametrize("make", [Ridge, Boosted, lambda: NearestNeighbours(10), lambda: Ensemble([Ridge(), Boosted()])])
+@pytest.mark.parametrize(
+    "make", [Ridge, Boosted, lambda: NearestNeighbours(10), lambda: Ensemble([Ridge(), Boosted()])]
+)
 def test_every_predictor_beats_the_mean_on_a_learnable_problem(make) -> None:  # type: ignore[no-untyped-def]
     if make is Boosted:
         pytest.importorskip("sklearn")
@@ -38,7 +40,9 @@ def test_nearest_neighbours_average_the_closest_by_cosine_and_one_overall_mean()
     x = np.array([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]])
     y = np.array([[1.0], [0.0], [0.0]])
     # The two nearest by angle, plus the overall mean of 1/3 as a third.
-    assert NearestNeighbours(2).fit(x, y).predict(np.array([[5.0, 0.0]]))[0, 0] == pytest.approx((1 + 1 / 3) / 3)
+    assert NearestNeighbours(2).fit(x, y).predict(np.array([[5.0, 0.0]]))[0, 0] == pytest.approx(
+        (1 + 1 / 3) / 3
+    )
 
 
 def test_several_k_at_once_equal_one_at_a_time() -> None:

@@ -1,4 +1,4 @@
-"""check_routing_env: it passes an environment that keeps its promises, and catches every one that is broken."""
+"""check_routing_env passes an environment that keeps its promises and catches every one that is broken."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LENGTH = 3
 
 
 class Honest(gym.Env):
-    """Three steps of three actions, the last of them masked; costs 1 and 2, success when the dear one came last."""
+    """Three steps of three actions, one masked; they cost 1 and 2, and the dear one succeeds as the last."""
 
     observation_space: gym.Space = gym.spaces.Box(0.0, 1.0, (2,), np.float32)
     action_space: gym.Space = gym.spaces.Discrete(3)
@@ -115,7 +115,7 @@ class NegativeCost(Honest):
 
 class NanLatency(Honest):
     def info(self, vector: np.ndarray) -> dict[str, Any]:
-        return super().info(vector + [0, 0, np.nan, 0])
+        return super().info(vector + np.array([0, 0, np.nan, 0]))
 
 
 class VectorOfThree(Honest):
@@ -125,7 +125,7 @@ class VectorOfThree(Honest):
 
 class WrongTotals(Honest):
     def info(self, vector: np.ndarray) -> dict[str, Any]:
-        return super().info(vector) | {"totals": self.totals + [0, 0.5 * (self.at > 1), 0, 0]}
+        return super().info(vector) | {"totals": self.totals * (1 + (self.at > 1))}
 
 
 class MaskedActionRaises(Honest):
@@ -157,7 +157,7 @@ class MaskedActionCosts(Honest):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         observation, reward, ended, truncated, info = super().step(action)
         if not self.mask()[int(action)]:
-            self.totals = self.totals + [0, 1, 0, 0]
+            self.totals = self.totals + np.array([0, 1, 0, 0])
             info |= {"reward_vector": np.array([0.0, 1, 0, 0]), "totals": self.totals}
         return observation, reward, ended, truncated, info
 
@@ -223,7 +223,7 @@ BROKEN = {
     MaskedActionRaises: "no such action",
     MaskedActionEnds: "terminated the episode",
     MaskedActionIsFree: "rewarded with 0.0",
-    MaskedActionMoves: "observations differ.*|.*masked",
+    MaskedActionMoves: r"\(masked\): observations differ",
     MaskedActionCosts: "a masked action has the reward vector",
     EndsTwice: "both terminated and truncated",
     NeverEnds: "did not end",
@@ -234,13 +234,17 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
-def test_a_broken_promise_is_caught(kind: type[Honest]) -> None:
+def test_a_broken_promise_is_caught(kind: type[Honest], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlroute.testing.MOST_STEPS", 1000)
     with pytest.raises(AssertionError, match=BROKEN[kind]):
         check_routing_env(make(kind))
 
 
 def test_every_broken_environment_is_tried() -> None:
-    def below(kind: type) -> set[type]:
-        return {kind}.union(*(below(child) for child in kind.__subclasses__()))
+    def below(kind: type[Honest]) -> set[type[Honest]]:
+        found = {kind}
+        for child in kind.__subclasses__():
+            found |= below(child)
+        return found
 
     assert below(Honest) == set(BROKEN) | {Honest, HonestDict}

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from logs import background, make_log, response
+from logs import background, make_log, response, think_env
 from numpy.testing import assert_allclose, assert_array_equal
 
 from rlroute.features import TextModel, full_text_features, log_features
 from rlroute.log import Log
 from rlroute.prior import fit_prior
+from rlroute.splits import group_of, split_groups
 from rlroute.text import HashedNgrams, featuriser
 
 pytestmark = pytest.mark.filterwarnings("ignore::rlroute.log.LogWarning")
@@ -61,7 +62,7 @@ def test_featurisers_go_by_short_and_by_versioned_name() -> None:
         featuriser("bert")
 
 
-# -- the prior ------------------------------------------------------------------------------------------------
+# -- the prior -------------------------------------------------------------------------------------
 
 
 def population(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -139,7 +140,7 @@ def test_rows_of_one_choice_only_do_not_spoil_the_others() -> None:
 
 
 def test_a_row_counts_by_its_weight() -> None:
-    x, quality, weight, group = population()
+    x, quality, _, group = population()
     twice = np.concatenate([np.arange(300), np.arange(150)])
     by_rows, _ = fit_prior(x[twice], quality[twice], np.ones(450), group[twice])
     by_weight, _ = fit_prior(x, quality, np.where(np.arange(300) < 150, 2.0, 1.0), group)
@@ -148,11 +149,11 @@ def test_a_row_counts_by_its_weight() -> None:
     assert (none(x) == 0.5).all()
 
 
-# -- the features of a log --------------------------------------------------------------------------------------
+# -- the features of a log -------------------------------------------------------------------------
 
 
 def questions(flip: str | None = None) -> Log:
-    """Thirty questions a split; large is good where the text has an e, small elsewhere. `flip` inverts a split."""
+    """Thirty questions a split; large is good where the text has an e, else small. `flip` inverts a split."""
     words = ("iron", "bee", "tin", "sea", "oat", "hen", "boat", "ton", "one", "nib")
     states, responses = background()
     for i in range(90):
@@ -188,6 +189,19 @@ def test_features_of_a_log_are_bounded_and_standardised_on_train() -> None:
     assert np.abs(features.text).max() <= 1
     assert features.text[train].std(axis=0)[:3].min() > 0.1
     assert np.corrcoef(features.prior[2:, 1], ["e" in t.as_py() for t in log.states["text"][2:]])[0, 1] > 0.5
+
+
+@pytest.mark.usefixtures("handmade")
+def test_a_log_with_nothing_in_train_still_has_finite_features() -> None:
+    texts = [t for t in (f"what is {i}?" for i in range(50)) if split_groups([group_of(t)])[0] == 2]
+    states = [{"state_id": text, "text": text, "hour": 1.0} for text in texts]
+    log = make_log(states, [response(text, c, "x", 1.0) for text in texts for c in ("small", "large")])
+    assert (log.splits() == 2).all()
+    features = log_features(log, "letters")
+    for name in ("text", "prior", "extra", "mean_cost_usd", "mean_completion_tokens", "mean_latency_s"):
+        assert np.isfinite(getattr(features, name)).all(), name
+    observation, _ = think_env(log).reset(seed=0)
+    assert np.isfinite(observation).all()
 
 
 @pytest.mark.usefixtures("handmade")

@@ -24,7 +24,7 @@ def play(task: str = "hop", *actions: str, seed: int = 0, **arguments: Any) -> P
     return Play(think_env(hop_log(), **arguments), task, seed).do(*actions)
 
 
-# -- think, call, accept --------------------------------------------------------------------------------------
+# -- think, call, accept ---------------------------------------------------------------------------
 
 
 def test_thinking_goes_to_the_first_sub_question_and_costs_the_routers_tokens() -> None:
@@ -76,7 +76,9 @@ def test_accepting_in_a_sub_question_leads_to_the_next_one_keyed_by_the_answer()
     ("first", "second", "quality"),
     [("large", "large", 1.0), ("large", "small", 0.0), ("small", "large", 0.0), ("small", "small", 0.0)],
 )
-def test_the_last_accepted_answer_is_scored_and_nothing_before_it(first: str, second: str, quality: float) -> None:
+def test_the_last_accepted_answer_is_scored_and_nothing_before_it(
+    first: str, second: str, quality: float
+) -> None:
     game = play("hop", "think", f"call {first}", f"accept {first}", f"call {second}")
     assert not game.terminated
     assert game.quality == 0
@@ -117,7 +119,7 @@ def test_accepting_an_empty_reply_to_a_sub_question_ends_the_episode_with_nothin
     assert game.quality == 0
 
 
-# -- rounds and attempts --------------------------------------------------------------------------------------
+# -- rounds and attempts ---------------------------------------------------------------------------
 
 
 def test_after_max_rounds_only_accepting_is_allowed() -> None:
@@ -180,7 +182,7 @@ def test_attempts_are_counted_afresh_in_every_sub_question() -> None:
     assert {"call small", "call large"} <= game.legal
 
 
-# -- what was said --------------------------------------------------------------------------------------------
+# -- what was said ---------------------------------------------------------------------------------
 
 
 def test_agreement_length_and_failure_of_what_was_heard_are_observed() -> None:
@@ -256,7 +258,7 @@ def test_commit_rules_break_ties_for_the_earliest_response() -> None:
     assert hidden.quality == 0
 
 
-# -- masks, limits, budgets -------------------------------------------------------------------------------------
+# -- masks, limits, budgets ------------------------------------------------------------------------
 
 
 def test_a_masked_action_changes_nothing_but_the_time_left() -> None:
@@ -307,7 +309,7 @@ def test_a_reserve_that_is_just_covered_is_allowed() -> None:
 def test_thinking_and_checking_need_their_price() -> None:
     assert "think" not in play("hop", think_cost_usd=500e-6, budget_usd=400e-6).legal
     assert "think" in play("hop", think_cost_usd=400e-6, budget_usd=400e-6).legal
-    dear = {"checker": "action", "check_cost_usd": 300e-6, "budget_usd": 400e-6}
+    dear: dict[str, Any] = {"checker": "action", "check_cost_usd": 300e-6, "budget_usd": 400e-6}
     assert "check" not in play("hop", "think", "call small", **dear).legal
 
 
@@ -347,7 +349,7 @@ def test_partial_logs_must_be_asked_for_and_are_masked() -> None:
     assert Play(think_env(log, missing="mask"), "q").legal == {"call small"}
 
 
-# -- rewards ----------------------------------------------------------------------------------------------------
+# -- rewards ---------------------------------------------------------------------------------------
 
 
 def test_linear_steps_sum_to_quality_less_weighted_cost_and_latency() -> None:
@@ -376,7 +378,7 @@ def test_router_r1_counts_completion_tokens_of_all_calls_and_pays_at_the_end() -
     assert lost.reward == 0
 
 
-# -- what must never be seen --------------------------------------------------------------------------------------
+# -- what must never be seen -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("checker", ["observe", "action", None])
@@ -404,7 +406,11 @@ def test_nothing_of_a_response_that_was_not_drawn_reaches_an_observation(argumen
         rng = np.random.default_rng(6)
         for i, row in of_test(states, responses):
             if i not in drawn:
-                row |= {"answer": str(rng.choice(["red", "violet", "green"])), "text": "other words", "error": None}
+                row |= {
+                    "answer": str(rng.choice(["red", "violet", "green"])),
+                    "text": "other words",
+                    "error": None,
+                }
                 row |= {"verdict": float(rng.random()), "quality": float(rng.random())}
                 row |= {"completion_tokens": int(rng.integers(1, 61)), "latency_s": float(rng.random())}
                 row["cost_usd"] = float(rng.random()) * 1e-5
@@ -422,11 +428,13 @@ def test_a_hidden_verdict_reaches_no_observation() -> None:
             row["verdict"] = 1.0 - row["verdict"]
 
     for checker, alike in ((None, True), ("observe", False)):
-        stories = [watch(think_vec(many_questions(c), 200, checker=checker))[0] for c in (None, other_verdicts)]
+        stories = [
+            watch(think_vec(many_questions(c), 200, checker=checker))[0] for c in (None, other_verdicts)
+        ]
         assert same(*stories) == alike
 
 
-# -- groups -----------------------------------------------------------------------------------------------------
+# -- groups ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("noise", ["own", "shared"])

@@ -181,6 +181,11 @@ SPOILED: dict[str, Case] = {
         spoil("responses", 3, next_state_id="start"),
         ("responses", 3, "next_state_id", "from step 1 to step 0"),
     ),
+    "step to itself": (
+        task_rows,
+        spoil("responses", 3, next_state_id="middle"),
+        ("responses", 3, "next_state_id", "from step 1 to step 1"),
+    ),
     "step into another group": (
         task_rows,
         both(
@@ -397,6 +402,16 @@ def test_damaged_pages_are_an_error_and_not_a_crash(tmp_path: Path) -> None:
     data[4:2000] = bytes(1996)
     file.write_bytes(bytes(data))
     with pytest.raises(LogError, match=r"responses, column \w+: found bytes"):
+        load_log(path)
+
+
+def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    path = make(query_rows()).save(tmp_path / "log")
+    file = path / "states.parquet"
+    table = pq.read_table(file)
+    text = pa.array([b"\xff"] * table.num_rows, pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(table.column_names.index("text"), "text", text), file)
+    with pytest.raises(LogError, match=r"states, column text: found bytes that cannot be read"):
         load_log(path)
 
 

@@ -1,10 +1,10 @@
 """Reference policies of BudgetRoute that know no more than a live router: what a trained one has to beat.
 
-Each family of references is a list of candidates that differ in one knob; `rlroute.evaluation.tune` keeps the best
-on `val` at each weight or cap. *Small* is the cheapest choice, *large* the best on train among the expensive ones.
-A call that the mask forbids falls back to the other of the two, then to any that is legal.
+Each family of references is a list of candidates that differ in one knob; `rlroute.evaluation.tune` keeps the
+best on `val` at each weight or cap. *Small* is the cheapest choice, *large* the best on train among the
+expensive ones. A call that the mask forbids falls back to the other of the two, then to any that is legal.
 
-- always small; First-Large (always large, which under a cap spends the large calls first); the first k calls large;
+- always small; First-Large (always large: under a cap it spends the large calls first); the first k large;
 - random mix: large with probability p at every step;
 - per-step rule: logistic guess of what large would add to the chance of success here, against a threshold;
 - myopic bandit: per choice a ridge estimate of success after it, minus its price.
@@ -92,7 +92,7 @@ class Learned:
 
 
 def step_features(dynamics: Any) -> Floats:
-    """What a live router sees of a step, apart from its budget (S, F): text, extra numbers, priors, step, one."""
+    """What a live router sees of a step but its budget (S, F): text, extra numbers, priors, step, one."""
     arrays = dynamics.arrays
     step = np.asarray(arrays.step, np.float64)[:, None] / max(1, dynamics.horizon)
     one = np.ones((len(step), 1))
@@ -130,7 +130,9 @@ class FirstLarge(StepPolicy):
     def __init__(self, small: int, large: int, calls: int | None = None) -> None:
         super().__init__(small, large)
         self.calls = np.inf if calls is None else calls
-        self.name = "always small" if calls == 0 else "First-Large" if calls is None else f"first {calls} large"
+        self.name = (
+            "always small" if calls == 0 else "First-Large" if calls is None else f"first {calls} large"
+        )
 
     def wants_large(self) -> NDArray[np.bool_]:
         return np.asarray(self.dynamics.visits.sum(axis=1) < self.calls)
@@ -182,11 +184,13 @@ class MyopicBandit:
 
 
 def references(env: Any) -> dict[str, list[Policy]]:
-    """All references of a log as {family of references: candidates}, fitted on the train split of `env`'s log."""
+    """All references as {family of references: candidates}, fitted on the train split of `env`'s log."""
     dynamics = dynamics_of(env)
     learned = Learned.of(dynamics)
     small, large = learned.small, learned.large
-    live = np.flatnonzero((dynamics.split == TRAIN) & ~dynamics.arrays.terminal & (reach(dynamics.arrays) > 0))
+    live = np.flatnonzero(
+        (dynamics.split == TRAIN) & ~dynamics.arrays.terminal & (reach(dynamics.arrays) > 0)
+    )
     thresholds = np.unique(np.quantile(learned.gain[live], QUANTILES))
     return {
         "always small": [FirstLarge(small, large, 0)],

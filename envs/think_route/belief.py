@@ -1,12 +1,12 @@
 """What the learned sequential reference believes: how right each choice is, and how answers agree.
 
-A question has a latent ease z (a grid of standard normal points). Choice m is right with probability
-p_m(z) = sigmoid(a·logit q_m + s·z), where q_m is the ensemble's calibrated prediction and a keeps the mean over
-z at q_m; given z, choices are right independently. Right answers to a question coincide with probability κ,
-wrong ones with probability ω (an answer joins earlier ones in proportion to how many gave them), right and wrong
+A question has a latent ease z (a grid of standard normal points). Choice m is right with probability p_m(z) =
+sigmoid(a·logit q_m + s·z), where q_m is the ensemble's calibrated prediction and a keeps the mean over z at
+q_m; given z, choices are right independently. Right answers to a question coincide with probability κ, wrong
+ones with probability ω (an answer joins earlier ones in proportion to how many gave them), right and wrong
 ones never. An empty answer is wrong. A checker says yes to right and to wrong answers with two probabilities.
-s, κ, ω and the checker's probabilities are fitted on train; κ and ω depend on the question through its nearest
-neighbours.
+s, κ, ω and the checker's probabilities are fitted on train; κ and ω depend on the question through its
+nearest neighbours.
 """
 
 from __future__ import annotations
@@ -88,19 +88,21 @@ def _calibrated(guess: Floats, outcome: Floats, train: NDArray[np.bool_]) -> Flo
 
 
 def _at_grid(odds: Floats, spread: float) -> Floats:
-    """Probability right (S, C, Z), stretched so that the mean over the grid is about sigmoid(odds) (probit rule)."""
+    """Probability right (S, C, Z); the probit rule keeps the mean over the grid near sigmoid(odds)."""
     stretch = np.sqrt(1 + np.pi / 8 * spread**2)
     return sigmoid(odds[:, :, None] * stretch + spread * GRID)
 
 
 def _fit_spread(odds: Floats, outcome: Floats) -> float:
-    """The spread of z under which the outcomes of different choices on one question are likeliest together."""
+    """The spread of z that makes the outcomes of different choices on one question likeliest."""
     known = np.isfinite(outcome)
     y = np.where(known, outcome, 0.0)
     best, best_value = 0.0, -np.inf
     for spread in SPREADS:
         p = np.clip(_at_grid(odds, spread), 1e-6, 1 - 1e-6)
-        one = np.where(known[:, :, None], y[:, :, None] * np.log(p) + (1 - y[:, :, None]) * np.log(1 - p), 0.0)
+        one = np.where(
+            known[:, :, None], y[:, :, None] * np.log(p) + (1 - y[:, :, None]) * np.log(1 - p), 0.0
+        )
         joint = one.sum(axis=1)
         top = joint.max(axis=1, keepdims=True)
         value = float((np.log(np.exp(joint - top) @ GRID_WEIGHT) + top[:, 0]).sum())
@@ -122,7 +124,9 @@ def _coincidence(experience: Experience, first: NDArray[np.int64]) -> tuple[Floa
     answer = np.where(present, arrays.answer[row], -1)
     right = present & (answer >= 0) & (experience.worth[row] >= 0.5)
     wrong = present & (answer >= 0) & ~right
-    counts = np.zeros((len(first), 4))  # right pairs that agree, right pairs, wrong pairs that agree, wrong pairs
+    counts = np.zeros(
+        (len(first), 4)
+    )  # right pairs that agree, right pairs, wrong pairs that agree, wrong pairs
     for side, kind in enumerate((right, wrong)):
         for a in range(first.shape[1]):
             for b in range(a):
@@ -130,13 +134,19 @@ def _coincidence(experience: Experience, first: NDArray[np.int64]) -> tuple[Floa
                 counts[:, 2 * side] += both & (answer[:, a] == answer[:, b])
                 counts[:, 2 * side + 1] += both
     train = experience.train
-    near = NearestNeighbours(NEIGHBOURS).fit(experience.features[train], counts[train]).predict(experience.features)
+    near = (
+        NearestNeighbours(NEIGHBOURS)
+        .fit(experience.features[train], counts[train])
+        .predict(experience.features)
+    )
     tables = []
     for side, prior in enumerate((0.8, 0.2)):
         same, pairs = counts[train, 2 * side].sum(), counts[train, 2 * side + 1].sum()
         # A few pairs of the average question steady the ratio where the neighbours have hardly any.
         steady = 2.0 / NEIGHBOURS
-        ratio = (near[:, 2 * side] + steady * (same + prior) / (pairs + 1.0)) / (near[:, 2 * side + 1] + steady)
+        ratio = (near[:, 2 * side] + steady * (same + prior) / (pairs + 1.0)) / (
+            near[:, 2 * side + 1] + steady
+        )
         tables.append(np.clip(ratio, 0.01, 0.99))
     return tables[0], tables[1]
 
@@ -150,7 +160,9 @@ def _verdict_expected(
     train = experience.train & (total > 0)
     if not known.any() or share[train].min(initial=1.0) > 0.9:
         return np.full(len(total), bool(known.any()))
-    table = NearestNeighbours(5).fit(experience.features[train], share[train, None]).predict(experience.features)
+    table = (
+        NearestNeighbours(5).fit(experience.features[train], share[train, None]).predict(experience.features)
+    )
     return np.asarray(table[:, 0] > 0.5)
 
 

@@ -1,10 +1,11 @@
 """What the train split teaches the reference policies of ThinkRoute: labels, predictions, how answers agree.
 
-Everything is fitted on train states. Predictions for the train states themselves are cross-fitted over groups, so a
-belief fitted on top of them meets honest errors.
+Everything is fitted on train states. Predictions for the train states themselves are cross-fitted over
+groups, so a belief fitted on top of them meets honest errors.
 
-A response to a whole question or a last sub-question is worth its recorded quality. A response that leads to another
-sub-question is worth what can be had there: the best mean quality of a single choice in the state it leads to.
+A response to a whole question or a last sub-question is worth its recorded quality. A response that leads to
+another sub-question is worth what can be had there: the best mean quality of a single choice in the state it
+leads to.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 def cell_means(arrays: Any, values: Array) -> Floats:
-    """Mean of a number per response over the attempts of each (state, choice): (R,) → (S, C), NaN where none."""
+    """Mean over the attempts of each (state, choice): (R,) → (S, C), NaN where there is none."""
     states, choices = arrays.num_attempts.shape
     cell = np.repeat(np.arange(states * choices), np.diff(arrays.cell))
     known = np.isfinite(values)
@@ -49,7 +50,7 @@ def cell_means(arrays: Any, values: Array) -> Floats:
 
 
 def response_worth(arrays: Any) -> Floats:
-    """What accepting each response is worth (R,): its quality, or the best single choice in the state it leads to."""
+    """What accepting each response is worth (R,): its quality, or the best single choice where it leads."""
     worth = np.array(arrays.quality, np.float64)
     choices = arrays.num_attempts.shape[1]
     state = np.repeat(np.arange(len(arrays.step)), np.diff(arrays.cell[::choices]))
@@ -68,8 +69,8 @@ def response_worth(arrays: Any) -> Floats:
 class Experience:
     """Tables of shape (S, C) fitted on train; made once for a log and shared by all references.
 
-    `features` (S, D) are the text features; `recorded` and `recorded_cost` are means over attempts (USD), NaN where
-    nothing was recorded.
+    `features` (S, D) are the text features; `recorded` and `recorded_cost` are means over attempts (USD), NaN
+    where nothing was recorded.
     """
 
     arrays: Any
@@ -126,7 +127,7 @@ class Experience:
         return self._means_by(self._kind, recorded)
 
     def quality(self, name: str) -> Floats:
-        """Predicted worth by predictor `name`: mean, task, knn, ridge, boosted or ensemble; clipped to [0, 1]."""
+        """Predicted worth in [0, 1] by predictor `name`: mean, task, knn, ridge, boosted or ensemble."""
         if name not in self._quality:
             if name == "ensemble":
                 table = np.mean([self.quality(n) for n in ("knn", "ridge", "boosted")], axis=0)
@@ -218,6 +219,11 @@ class Experience:
         table = np.zeros(target.shape)
         live = ~self.arrays.terminal
         table[live] = cross_fitted(
-            make, self.features[live], target[live], self.train[live], self.arrays.group[live], self.seed_folds
+            make,
+            self.features[live],
+            target[live],
+            self.train[live],
+            self.arrays.group[live],
+            self.seed_folds,
         )
         return table

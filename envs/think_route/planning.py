@@ -1,4 +1,4 @@
-"""From a plan (think, call which, accept which) to legal actions: the base of ThinkRoute's reference policies."""
+"""From a plan (think, call which, accept which) to legal actions: the base of the reference policies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ Floats = NDArray[np.float64]
 class ThinkPolicy:
     """Turns a plan (think, call which, accept which) into legal actions.
 
-    Subclasses fill `plan`. A call that is masked falls back to accepting, then to the cheapest call that is open.
+    Subclasses fill `plan`. A call that is masked falls back to accepting, then to the cheapest call that is
+    open.
     """
 
     name = "policy"
@@ -52,7 +53,7 @@ class ThinkPolicy:
         return best_legal(scores, action_mask)
 
     def plan(self, rows: Actions, legal: Array) -> tuple[NDArray[np.bool_], Actions, Actions]:
-        """For the active slots `rows`: think? (n,), call which choice or −1 (n,), accept which choice (n,)."""
+        """For the active slots `rows`: think? (n,), call which or −1 (n,), accept which (n,)."""
         raise NotImplementedError
 
     def price(self, rows: Actions) -> Floats:
@@ -81,7 +82,7 @@ class ThinkPolicy:
         return np.asarray(d.rounds_left[rows] - self.experience.later[d.state[rows]])
 
     def net_of_thinking(self, rows: Actions, predictor: str) -> Floats:
-        """Predicted quality minus price (n,) of thinking, then the best one choice; −inf where it is impossible."""
+        """Predicted quality minus price (n,) of thinking, then one choice; −inf where impossible."""
         d = self.dynamics
         quality, cost = self.experience.after_thinking(predictor)
         state = d.state[rows]

@@ -1,11 +1,13 @@
-"""The learned sequential reference: a belief over which answers are right, backward induction over what to do.
+"""The learned sequential reference: a belief over which answers are right, backward induction over what to
+do.
 
-A node of the decision tree is the joint weight of the latent ease z and of which of the distinct answers heard are
-right (`belief` says how they hang together). Accepting is worth the weight in which the best answer is right;
-calling a choice costs its predicted price and leads to one child per outcome: it agrees with an earlier answer or
-brings a new one, times what the checker says. Weights are never normalised, so a value is a sum over children.
-Each choice is called once in a state. The candidates at a node are the best few by Weitzman's index 1 − price/p,
-which orders boxes optimally when outcomes are independent and a right answer is recognised (Weitzman 1979).
+A node of the decision tree is the joint weight of the latent ease z and of which of the distinct answers
+heard are right (`belief` says how they hang together). Accepting is worth the weight in which the best answer
+is right; calling a choice costs its predicted price and leads to one child per outcome: it agrees with an
+earlier answer or brings a new one, times what the checker says. Weights are never normalised, so a value is a
+sum over children. Each choice is called once in a state. The candidates at a node are the best few by
+Weitzman's index 1 − price/p, which orders boxes optimally when outcomes are independent and a right answer is
+recognised (Weitzman 1979).
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ def hypotheses(answers: int) -> Bools:
 class Node:
     """A belief of n episodes that have heard the same pattern of answers.
 
-    `weight` (n, Z, 2^J) is the joint weight of z and of which of J distinct answers are right (bit j of the index);
-    `sizes` says how many responses gave each of them.
+    `weight` (n, Z, 2^J) is the joint weight of z and of which of J distinct answers are right (bit j of the
+    index); `sizes` says how many responses gave each of them.
     """
 
     weight: Floats
@@ -57,7 +59,7 @@ class Node:
     def heard(
         self, p: Floats, answer: int, if_wrong: Floats, if_right: Floats, joins: tuple[Floats, Floats]
     ) -> Node:
-        """After a response that gives `answer` (the next free number: a new one), seen with these likelihoods."""
+        """After a response that gives `answer` (the next free number: a new one), by its likelihoods."""
         right = self.weight * (if_right[:, None] * p)[:, :, None] * joins[1][:, None, answer]
         wrong = self.weight * (if_wrong[:, None] * (1 - p))[:, :, None] * joins[0][:, None, answer]
         if answer == len(self.sizes):
@@ -71,7 +73,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What the search knows of n episodes: p (n, C, Z), prices (n, C) in units of quality, how answers behave."""
+    """What the search knows of n episodes: p (n, C, Z), prices (n, C) in quality, how answers behave."""
 
     right: Floats
     price: Floats
@@ -88,12 +90,16 @@ class Outlook:
         )
 
     def verdicts(self) -> list[tuple[float, float, bool]]:
-        """What the checker may say: likelihood if wrong, likelihood if right, and whether that ends the search."""
+        """What the checker may say: likelihood if wrong, if right, and whether that ends the search."""
         wrong, right = self.yes
-        return [(wrong, right, wrong < SURE), (1 - wrong, 1 - right, False)] if self.has_verdict else [(1, 1, False)]
+        return (
+            [(wrong, right, wrong < SURE), (1 - wrong, 1 - right, False)]
+            if self.has_verdict
+            else [(1, 1, False)]
+        )
 
     def joins(self, sizes: tuple[int, ...]) -> tuple[Floats, Floats]:
-        """Probability (n, J+1, 2^J) that a (wrong, right) response joins each answer heard, or brings a new one."""
+        """Probability (n, J+1, 2^J) that a (wrong, right) response joins each answer, or brings a new one."""
         if sizes not in self._joins:
             bits, weight = hypotheses(len(sizes)), np.asarray(sizes, np.float64)
             tables = []
@@ -160,7 +166,8 @@ def children(node: Node, outlook: Outlook, p: Floats) -> Iterator[tuple[Node, bo
 def last_call(node: Node, outlook: Outlook, candidates: Ints) -> Floats:
     """Expected weight of the answer accepted after one more call, for every candidate (n, K).
 
-    The same as the sum of `accept_value` over `children`, but the grid and the hypotheses are summed out first.
+    The same as the sum of `accept_value` over `children`, but the grid and the hypotheses are summed out
+    first.
     """
     bits = hypotheses(len(node.sizes)).astype(np.float64)
     p = outlook.right[np.arange(len(candidates))[:, None], candidates]
@@ -184,8 +191,9 @@ def last_call(node: Node, outlook: Outlook, candidates: Ints) -> Floats:
 class Posterior(ThinkPolicy):
     """Accepts the likeliest answer, or calls the choice that backward induction finds worth its price.
 
-    `think_bonus` is added to the predicted net value of thinking before it is compared with that of the best call
-    (−inf never thinks). `price_scale` multiplies the predicted prices in the search; above 1 it stops earlier.
+    `think_bonus` is added to the predicted net value of thinking before it is compared with that of the best
+    call (−inf never thinks). `price_scale` multiplies the predicted prices in the search; above 1 it stops
+    earlier.
     """
 
     def __init__(

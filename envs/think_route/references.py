@@ -1,11 +1,11 @@
 """Reference policies of ThinkRoute that know no more than a live router: what a trained one has to beat.
 
-Each family of references is a list of candidates that differ in their knobs (whether to think first, the order of a
-cascade, a threshold). `references` lists them; `rlroute.evaluation.tune` rolls every candidate out on `val` once and
-keeps the best at each weight.
+Each family of references is a list of candidates that differ in their knobs (whether to think first, the
+order of a cascade, a threshold). `references` lists them; `rlroute.evaluation.tune` rolls every candidate out
+on `val` once and keeps the best at each weight.
 
-- best single, best per task, kNN, ridge, boosted, ensemble: one call, chosen as argmax of predicted quality minus
-  the price, then accepted;
+- best single, best per task, kNN, ridge, boosted, ensemble: one call, the argmax of predicted quality minus
+  price, then accepted;
 - agreement cascade: call in an order until two answers agree;
 - cascade with checker: call in an order until the checker's verdict is good enough;
 - cascade with learned scorer: the same, with a logistic guess that the answer is right;
@@ -37,9 +37,11 @@ POOL_OF_ORDERS = 6  # choices that cascades are built from
 
 
 class SingleShot(ThinkPolicy):
-    """One call: the choice of the largest predicted quality minus price, or thinking where that promises more.
+    """One call: the choice of the largest predicted quality minus price, or thinking where that promises
+    more.
 
-    `think_bonus` is added to the predicted net value of thinking: −inf never thinks, +inf always where it can.
+    `think_bonus` is added to the predicted net value of thinking: −inf never thinks, +inf always where it
+    can.
     """
 
     def __init__(self, experience: Experience, predictor: str, think_bonus: float = -np.inf) -> None:
@@ -76,11 +78,12 @@ class Single(ThinkPolicy):
 
 
 class Cascade(ThinkPolicy):
-    """Calls choices in a fixed order and stops at the first answer that is good enough; else accepts the best.
+    """Calls choices in a fixed order and stops at the first answer that is good enough; else accepts the
+    best.
 
-    What good means is `rule`: ``agreement`` (two answers coincide), ``checker`` (verdict ≥ threshold; where there is
-    no verdict, agreement; a threshold above 1 wants a yes and an agreeing answer), ``scorer`` (learned probability
-    of being right ≥ threshold). A choice that is masked is passed over.
+    What good means is `rule`: ``agreement`` (two answers coincide), ``checker`` (verdict ≥ threshold; where
+    there is no verdict, agreement; a threshold above 1 wants a yes and an agreeing answer), ``scorer``
+    (learned probability of being right ≥ threshold). A choice that is masked is passed over.
     """
 
     reads_terms = False
@@ -138,7 +141,7 @@ class Cascade(ThinkPolicy):
 
 
 def orders(experience: Experience, shortest: int = 1) -> list[tuple[int, ...]]:
-    """Orders worth trying, cheapest first: all subsets of up to four of the choices nearest the train frontier."""
+    """Orders worth trying, cheapest first: subsets of up to four of the choices nearest the frontier."""
     from rlroute.metrics import upper_hull
 
     rows = experience.train & experience.arrays.root
@@ -155,7 +158,8 @@ def orders(experience: Experience, shortest: int = 1) -> list[tuple[int, ...]]:
 
 
 def references(env: Any, thorough: bool = True) -> dict[str, list[Policy]]:
-    """All references of a log as {family of references: candidates}, fitted on the train split of `env`'s log.
+    """All references of a log as {family of references: candidates}, fitted on the train split of `env`'s
+    log.
 
     `thorough=False` leaves out the boosted trees and the rarer knobs.
     """

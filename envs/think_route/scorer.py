@@ -1,9 +1,9 @@
 """Learned guesses that an answer is right, from what can be seen of it.
 
-Both are logistic regressions fitted on the recorded answers of the train split. `AnswerScorer` is the scorer of a
-FrugalGPT-like cascade: it also looks at the other answers heard and at the checker's verdict. `AnswerEvidence`
-looks at one answer alone and returns how much likelier it is to be seen if right than if wrong, which is what a
-belief needs.
+Both are logistic regressions fitted on the recorded answers of the train split. `AnswerScorer` is the scorer
+of a FrugalGPT-like cascade: it also looks at the other answers heard and at the checker's verdict.
+`AnswerEvidence` looks at one answer alone and returns how much likelier it is to be seen if right than if
+wrong, which is what a belief needs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ STRONGEST = 3.0  # bound on the log-likelihood ratio of one answer
 class AnswerLooks:
     """What an answer looks like: who gave it, how long it is for this choice, empty or cut off.
 
-    Length counts twice, as characters of the answer and as completion tokens (where known), each centred and scaled
-    per choice on train, with its square: an answer far from a choice's usual length is suspect either way.
+    Length counts twice, as characters of the answer and as completion tokens (where known), each centred and
+    scaled per choice on train, with its square: an answer far from a choice's usual length is suspect either
+    way.
     """
 
     def __init__(self, experience: Experience) -> None:
@@ -105,7 +106,9 @@ class AnswerScorer:
         x = self._features(dynamics.state[rows], choice, row, present, dynamics.verdict_seen[rows])
         return sigmoid(x @ self.weights)
 
-    def _features(self, state: Ints, choice: Ints, row: Ints, present: Bools, verdict: NDArray[Any]) -> Floats:
+    def _features(
+        self, state: Ints, choice: Ints, row: Ints, present: Bools, verdict: NDArray[Any]
+    ) -> Floats:
         answer = np.where(present, self.experience.arrays.answer[row], -1)
         same = (answer[:, :, None] == answer[:, None, :]) & (answer[:, :, None] >= 0)
         agree = np.maximum(same.sum(axis=2) - 1, 0)

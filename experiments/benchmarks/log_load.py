@@ -3,8 +3,8 @@
     python experiments/benchmarks/log_load.py [--states 100000] [--choices 20] [--folder DIR]
 
 The log is written by one process and loaded by another, with an empty cache (cold: read, validated, made into
-arrays) and then again (warm). The bound is on processor time, so that a busy machine does not decide; wall-clock
-time is printed beside it. Memory is the growth of the peak resident set from before the load, with arrow
+arrays) and then again (warm). The bound is on processor time, so that a busy machine does not decide; time by
+the clock is printed beside it. Memory is the growth of the peak resident set from before the load, with arrow
 imported, and includes the pages of the memory-mapped arrays, all of which are read once.
 """
 
@@ -118,7 +118,8 @@ def main() -> int:
             output = run("--step", "load", *sizes, cache=f"{scratch}/cache")
             seconds, cpu, grown, nbytes = (float(value) for value in output.split()[-4:])
             print(
-                f"{label}: {cpu:.2f} s of processor time, {seconds:.2f} s by the clock, peak memory +{grown / 1e6:.0f} MB "
+                f"{label}: {cpu:.2f} s of processor time, {seconds:.2f} s by the clock, "
+                f"peak memory +{grown / 1e6:.0f} MB "
                 f"= {grown / nbytes:.2f} × the {nbytes / 1e6:.0f} MB of the arrays"
             )
             good &= cpu < MAX_SECONDS and grown < MAX_MEMORY * nbytes

@@ -163,7 +163,6 @@ def read(
             "text": text,
             "task_name": key[1],
             "metric": "score",
-            "level_hard": key[0] == "hard",
         }
         for key, text in questions.items()
         if "/".join(key) in with_responses

@@ -1,0 +1,268 @@
+"""What is a trained router worth? Train over seeds and salts, compare on test with every reference and ceiling.
+
+    python experiments/worth/run.py questions tasks      # the built-in logs
+    python experiments/worth/run.py gym_exact …          # recordings under $RLROUTE_DATA, see runs.yaml
+
+Writes ``results/NAME.json`` and ``results/NAME.md``. References are fitted on train and tuned on val once a salt; a
+verdict pools the paired differences of all seeds and salts and bootstraps over test groups.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+HERE = Path(__file__).parent
+TRAINED = "trained router"
+LOGS = Path("runs/worth/logs")
+
+
+def prepare(name: str, run: dict[str, Any]) -> list[tuple[str, int]]:
+    """(log, salt) pairs of a run; recordings are imported, and tasks held out, on the way."""
+    if "log" in run:
+        return [(run["log"], salt) for salt in run["salts"]]
+    from rlroute.importers import import_log
+
+    log = import_log(run["recording"], Path(os.environ["RLROUTE_DATA"]) / run["recording"], **run["options"])
+    if "held_out" not in run:
+        path = log.save(LOGS / f"{name}-{log.content_hash}")
+        return [(str(path), salt) for salt in run["salts"]]
+    return [
+        (str(hold_out(log, tasks).save(LOGS / f"{name}-{i}")), 0) for i, tasks in enumerate(run["held_out"])
+    ]
+
+
+def hold_out(log: Any, tasks: Sequence[str]) -> Any:
+    """The same log with all questions of `tasks` on test, and the rest split into train and val by their groups."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from rlroute.log import Log
+
+    held = np.asarray(
+        pc.is_in(log.states["task_name"], pa.array(list(tasks))).to_numpy(zero_copy_only=False), bool
+    )
+    split = np.where(held, "test", np.where(log.splits() == 1, "val", "train"))
+    at = log.states.schema.get_field_index("split")
+    states = log.states.set_column(at, "split", pa.array(split))
+    return Log.from_tables(
+        replace(log.card, name=f"{log.name} without {', '.join(tasks)}"), log.choices, states, log.responses
+    )
+
+
+def train_one(task: tuple[dict[str, Any], str, int, int, str]) -> str:
+    """Train one router; returns its policy folder."""
+    run, log, salt, seed, out = task
+    from rlroute.agents.rllib.ppo import PPOArguments, train
+
+    arguments = {"log": log, "split_salt": salt, **run["arguments"], **run["ranges"]}
+    return str(train(f"rlroute:{run['env']}", arguments, out, PPOArguments(seed=seed, **run["training"])))
+
+
+def compete(task: tuple[dict[str, Any], str, int, list[str]]) -> Any:
+    """The study of one salt with the routers of all its seeds."""
+    run, log, salt, policies = task
+    from rlroute.envs.contest import contest
+    from rlroute.evaluation import Setting
+    from rlroute.policy import load_policy
+
+    settings = [Setting.weight(w) for w in run.get("weights", [])] + [
+        Setting.calls(c) for c in run.get("caps", [])
+    ]
+    trained = {f"{TRAINED}, seed {seed}": load_policy(path) for seed, path in enumerate(policies)}
+    arguments = {"log": log, "split_salt": salt, **run["arguments"]}
+    return contest(run["env"], arguments, settings, trained, run["episodes"])
+
+
+def by_seed(study: Any, num_seeds: int) -> list[Any]:
+    """The study's test evaluation once a seed, the seed's router under one name."""
+    parts = []
+    for seed in range(num_seeds):
+        scores = {n: s for n, s in study.test.scores.items() if not n.startswith(TRAINED)}
+        scores[TRAINED] = study.test.scores[f"{TRAINED}, seed {seed}"]
+        kinds = {**study.test.kinds, TRAINED: "trained"}
+        parts.append(replace(study.test, scores=scores, kinds={n: kinds[n] for n in scores}))
+    return parts
+
+
+def summarise(
+    name: str, run: dict[str, Any], studies: list[Any], num_seeds: int, seconds: float
+) -> dict[str, Any]:
+    """Everything the tables and the README quote, as plain data."""
+    from rlroute.evaluation import compare, gap_closed
+
+    evaluations = [part for study in studies for part in by_seed(study, num_seeds)]
+    first = evaluations[0]
+    floor = "best single" if "best single" in first.scores else "random mix"
+    summary: dict[str, Any] = {
+        "name": name,
+        "settings": [setting.name for setting in first.settings],
+        "seeds": num_seeds,
+        "splits": len(studies),
+        "test_groups": [int(len(np.unique(s.test.scores[floor][0].group))) for s in studies],
+        "seconds": round(seconds),
+        "policies": {},
+        "against": {},
+        "frontiers": {},
+    }
+    for policy in first.scores:
+        reward = np.array([e.rewards(policy) for e in evaluations])
+        cost_quality = np.array([e.points(policy) for e in evaluations])
+        summary["policies"][policy] = {
+            "kind": first.kinds[policy],
+            "reward": reward.mean(axis=0).tolist(),
+            "reward_sd": reward.std(axis=0, ddof=1).tolist() if len(reward) > 1 else None,
+            "cost_usd": cost_quality[:, 0].mean(axis=0).tolist(),
+            "quality": cost_quality[:, 1].mean(axis=0).tolist(),
+        }
+        violations = [[s.violation for s in e.scores[policy]] for e in evaluations]
+        if violations[0][0] is not None:
+            summary["policies"][policy]["violation_rate"] = [
+                float(np.mean([row[i] for row in violations])) for i in range(len(first.settings))
+            ]
+        if first.kinds[policy] == "reference":
+            verdicts = compare(
+                evaluations, TRAINED, policy, by="quality" if policy == "best mix" else "reward"
+            )
+            summary["against"][policy] = [
+                {"verdict": v.verdict, "difference": v.difference, "low": v.low, "high": v.high}
+                for v in verdicts
+            ]
+    if "latent-knowing" in first.scores:
+        closed = np.array([gap_closed(e, TRAINED, floor, "latent-knowing") for e in evaluations])
+        summary["share_of_gap_closed"] = {
+            "from": floor,
+            "mean": closed.mean(axis=0).tolist(),
+            "by_seed": closed.tolist(),
+        }
+    rows: dict[str, list[list[float]]] = {}
+    for study in studies:
+        for f in study.frontiers:
+            label = TRAINED if f.policy.startswith(TRAINED) else f.policy
+            rows.setdefault(label, []).append([f.aiq, 100 * f.quality_gain, 100 * f.cost_to_match])
+    for label, values in rows.items():
+        table = np.array(values)
+        with np.errstate(all="ignore"):
+            summary["frontiers"][label] = {
+                "aiq": [float(table[:, 0].mean()), float(table[:, 0].std())],
+                "quality_gain_points": [float(table[:, 1].mean()), float(table[:, 1].std())],
+                "cost_to_match_percent": float(np.nanmean(table[:, 2]))
+                if np.isfinite(table[:, 2]).any()
+                else None,
+                "matched": f"{int(np.isfinite(table[:, 2]).sum())} of {len(table)}",
+            }
+    return summary
+
+
+def as_markdown(summary: dict[str, Any]) -> str:
+    """The tables of one run."""
+    from rlroute.report import table
+
+    settings = summary["settings"]
+    parts = [
+        f"## {summary['name']}",
+        f"{summary['seeds']} seeds × {summary['splits']} splits, test groups {summary['test_groups']}, "
+        f"{summary['seconds']} s.",
+    ]
+    rows = []
+    for name, policy in summary["policies"].items():
+        spread = policy["reward_sd"] or [0.0] * len(settings)
+        rows.append([name, *(f"{r:.3f} ± {s:.3f}" for r, s in zip(policy["reward"], spread, strict=True))])
+    parts += [
+        "Mean reward ± its standard deviation over seeds and splits:",
+        table(["policy", *settings], rows),
+    ]
+    mark = {"beats": "**beats**", "loses": "loses", "tie": "tie"}
+    rows = [
+        [
+            name,
+            *(
+                f"{mark[c['verdict']]} {c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]"
+                for c in cells
+            ),
+        ]
+        for name, cells in summary["against"].items()
+    ]
+    parts += [
+        "The trained router against each reference (best mix: quality at equal cost):",
+        table(["against", *settings], rows),
+    ]
+    if "share_of_gap_closed" in summary:
+        closed = summary["share_of_gap_closed"]
+        shares = ", ".join(f"{s}: {100 * x:.0f} %" for s, x in zip(settings, closed["mean"], strict=True))
+        parts.append(f"Share of the gap from {closed['from']} to latent-knowing closed: {shares}.")
+    if summary["frontiers"]:
+        rows = [
+            [
+                name,
+                f"{f['aiq'][0]:.3f} ± {f['aiq'][1]:.3f}",
+                f"{f['quality_gain_points'][0]:+.1f} ± {f['quality_gain_points'][1]:.1f}",
+                f"{f['cost_to_match_percent']:.0f} % ({f['matched']})"
+                if f["cost_to_match_percent"] is not None
+                else "–",
+            ]
+            for name, f in summary["frontiers"].items()
+        ]
+        parts += [
+            "Frontiers:",
+            table(["frontier", "AIQ (paper)", "ΔQ at c*, points", "cost to reach q*"], rows),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    runs = yaml.safe_load((HERE / "runs.yaml").read_text())
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="+", choices=list(runs))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="training steps instead of those of runs.yaml")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+    from rlroute.log import load_log
+    from rlroute.report import write_text
+
+    context = multiprocessing.get_context("spawn")
+    for name in options.names:
+        began, run = time.perf_counter(), runs[name]
+        if options.steps:
+            run["training"]["total_steps"] = options.steps
+        pairs = prepare(name, run)
+        for log, _ in pairs:
+            _ = load_log(log).arrays
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            ProcessPoolExecutor(options.processes, mp_context=context) as pool,
+        ):
+            tasks = [
+                (run, log, salt, seed, f"{folder}/{i}-{seed}")
+                for i, (log, salt) in enumerate(pairs)
+                for seed in range(options.seeds)
+            ]
+            policies = list(pool.map(train_one, tasks))
+            print(f"{name}: {len(policies)} routers trained, {time.perf_counter() - began:.0f} s", flush=True)
+            chosen = [policies[i * options.seeds : (i + 1) * options.seeds] for i in range(len(pairs))]
+            jobs = [(run, log, salt, part) for (log, salt), part in zip(pairs, chosen, strict=True)]
+            studies = list(pool.map(compete, jobs))
+        summary = summarise(name, run, studies, options.seeds, time.perf_counter() - began)
+        write_text(options.out / f"{name}.json", json.dumps(summary, indent=1) + "\n")
+        write_text(options.out / f"{name}.md", as_markdown(summary))
+        print(as_markdown(summary), flush=True)
+
+
+if __name__ == "__main__":
+    main()
