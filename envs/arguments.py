@@ -86,4 +86,5 @@ def parse_arguments(kind: type[A], given: dict[str, Any]) -> A:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise TypeError(f"unknown environment argument {name!r}{hint}: expected one of {', '.join(known)}")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    plain: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in given.items()}
+    return kind(**plain)

@@ -40,7 +40,7 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
     vector environment) and ``reset_mask`` (with autoreset disabled: which slots to reset).
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1, "autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1, "autoreset_mode": AutoresetMode.NEXT_STEP}
     dynamics_type: ClassVar[type[ReplayDynamics]]
 
     def __init__(
@@ -63,7 +63,7 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
         self.dynamics = self.dynamics_type(parsed, num_envs)
         self.num_envs = num_envs
         self.autoreset = mode
-        self.metadata = {**type(self).metadata, "autoreset_mode": mode}  # type: ignore[misc]
+        self.metadata = {**type(self).metadata, "autoreset_mode": mode}
         self.mask_in_obs = mask_in_obs
         self.render_mode = render_mode
         self.single_observation_space = observation_space(self.layout, mask_in_obs)
@@ -141,7 +141,7 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
         info = self._info(transition.vector) | final
         return self._observation(), transition.reward, transition.terminated, transition.truncated, info
 
-    def render(self) -> tuple[str, ...] | None:
+    def render(self) -> tuple[str, ...] | None:  # type: ignore[override]
         """The state of every slot as text, with render_mode="ansi"."""
         if self.render_mode is None:
             gym.logger.warn('render() does nothing without render_mode="ansi"')
@@ -188,7 +188,7 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
 class ReplayEnv(gym.Env):
     """One episode at a time: slot 0 of the vector face, or slot i with ``reset(options={"slot": i})``."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
     vector_type: ClassVar[type[ReplayVectorEnv]]
 
     def __init__(self, *, mask_in_obs: bool = False, render_mode: str | None = None, **arguments: Any) -> None:

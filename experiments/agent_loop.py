@@ -8,7 +8,9 @@ log `tasks` with its stored probabilities. `run_task` is the loop an engineer wr
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,22 +48,24 @@ class ScriptedProvider:
 
 
 def run_task(
-    provider: ScriptedProvider, router: rlroute.Router, task: str, budget_usd: float, pick: Pick
-) -> tuple[bool, float]:
-    """Whether the task succeeded and what it cost. `pick` turns a decision into the model that is called."""
-    state = task
-    with router.episode(task, budget_usd=budget_usd) as episode:
+    provider: ScriptedProvider, router: rlroute.Router, task: str, budget_calls: int, pick: Pick
+) -> tuple[bool, float, int]:
+    """Whether the task succeeded, its cost, its expensive calls. `pick` turns a decision into the model called."""
+    state, expensive = task, 0
+    with router.episode(task, budget_calls=budget_calls) as episode:
         while not provider.states[state]["terminal"]:
             step = provider.states[state]
             tokens = provider.prompt_tokens(state, router.choices[0])
+            features = {name: step[name] for name in router.feature_names}
             try:
-                decision = episode.decide(step["text"], features=step, prompt_tokens=tokens)
+                decision = episode.decide(step["text"], features, prompt_tokens=tokens)
             except BudgetExhausted:
-                return False, episode.spent_usd
+                return False, episode.spent_usd, expensive
             model = pick(decision)
+            expensive += model == router.choices[-1]
             state, usage = provider.step(state, model)
             episode.record(choice=model, **usage)
-    return bool(provider.states[state]["success"]), episode.spent_usd
+    return bool(provider.states[state]["success"]), episode.spent_usd, expensive
 
 
 def always(model: str) -> Pick:
@@ -77,26 +81,43 @@ def always(model: str) -> Pick:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("policy", nargs="?", default="runs/demo/budget_route/policy")
-    parser.add_argument("--budget-usd", type=float, default=0.03, help="hard cap of every task")
-    parser.add_argument("--tasks", type=int, default=100)
+    parser.add_argument("--budget-calls", type=int, default=4, help="hard cap on expensive calls of every task")
+    parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
 
     log, router = rlroute.load_log("tasks"), rlroute.Router.load(options.policy)
     roots = np.flatnonzero(log.arrays.root & (log.splits() == 2))[: options.tasks]
-    small, large = sorted(router.choices, key=lambda name: router.policy.card["choices"][name]["mean_cost_usd"])
-    policies = {"trained router": lambda decision: decision.choice, "always small": always(small), "always large": always(large)}
-    table = Table("policy", "success", "mean cost, USD", "over budget", title=f"{len(roots)} tasks at {options.budget_usd} USD each")
+    small, large = router.choices
+    policies: dict[str, Pick] = {
+        "trained router": lambda decision: str(decision.choice),
+        "always small": always(small),
+        "always large": always(large),
+    }
+    title = f"{len(roots)} tasks, at most {options.budget_calls} calls of {large} each"
+    table = Table("policy", "success", "USD a task", "expensive calls", "over budget", title=title)
+    rows = []
     for name, pick in policies.items():
         provider = ScriptedProvider(log, np.random.default_rng(options.seed))
         outcomes = [
-            run_task(provider, router, str(log.arrays.state_ids[root]), options.budget_usd, pick)
+            run_task(provider, router, str(log.arrays.state_ids[root]), options.budget_calls, pick)
             for root in track(roots, description=name, transient=True)
         ]
-        success, cost = np.array(outcomes, float).T
-        over = int((cost > options.budget_usd).sum())
-        table.add_row(name, f"{success.mean():.2f}", f"{cost.mean():.4f}", str(over))
+        success, cost, calls = np.array(outcomes, float).T
+        row = {
+            "policy": name,
+            "success": success.mean(),
+            "cost_usd": cost.mean(),
+            "expensive_calls": calls.mean(),
+            "over_budget": int((calls > options.budget_calls).sum()),
+        }
+        rows.append(row)
+        table.add_row(name, f"{row['success']:.2f}", f"{row['cost_usd']:.4f}", f"{calls.mean():.1f}", str(row["over_budget"]))
     Console().print(table)
+    if options.json:
+        data = {"tasks": len(roots), "budget_calls": options.budget_calls, "rows": rows}
+        options.json.write_text(json.dumps(data, indent=1) + "\n")
 
 
 if __name__ == "__main__":

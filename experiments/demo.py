@@ -172,7 +172,7 @@ def write(studies: list[Any], out: Path, cost: str) -> None:
         section(
             study.test,
             TRAINED,
-            floor="best single" if "best single" in study.test.scores else "always small",
+            floor="best single" if "best single" in study.test.scores else "random mix",
             ceiling="latent-knowing",
             frontiers=study.frontiers,
         )

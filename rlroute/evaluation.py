@@ -343,4 +343,8 @@ def evaluate(
     return evaluation
 
 
-# ---------------------------------------------------------------------------------------- best mix, frontiers
+def gap_closed(evaluation: Evaluation, policy: str, floor: str, ceiling: str) -> Floats:
+    """Share of the reward between `floor` and `ceiling` that is closed, at every setting."""
+    low, high = evaluation.rewards(floor), evaluation.rewards(ceiling)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(high > low, (evaluation.rewards(policy) - low) / (high - low), np.nan)

@@ -1,4 +1,4 @@
-"""Frontiers over weights, the best mix of single choices, and the share of a gap that is closed.
+"""Frontiers over weights, and the best mix of single choices.
 
 What is chosen (vertices of a hull, shares of a mix) is chosen on val; what is reported is scored on test.
 """
@@ -78,10 +78,3 @@ def frontier(
         quality_gain=float(metrics.quality_at(cost, quality, pool_cost[best]) - pool_quality[best]),
         cost_to_match=match / float(pool_cost[best]) if pool_cost[best] > 0 else float("nan"),
     )
-
-
-def gap_closed(evaluation: Evaluation, policy: str, floor: str, ceiling: str) -> Floats:
-    """Share of the reward between `floor` and `ceiling` that is closed, at every setting."""
-    low, high = evaluation.rewards(floor), evaluation.rewards(ceiling)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(high > low, (evaluation.rewards(policy) - low) / (high - low), np.nan)

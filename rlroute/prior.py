@@ -61,12 +61,12 @@ def fit_prior(
     return QualityPrior(weights, bias), estimates
 
 
-def _same_rows(quality: np.ndarray) -> list[list[int]]:
+def _same_rows(quality: np.ndarray) -> list[np.ndarray]:
     """Choices grouped by the rows in which they are recorded, so that full logs factorise one matrix only."""
     patterns: dict[bytes, list[int]] = {}
     for choice, missing in enumerate(np.isnan(quality).T):
         patterns.setdefault(missing.tobytes(), []).append(choice)
-    return list(patterns.values())
+    return [np.array(choices) for choices in patterns.values()]
 
 
 class _Fits:

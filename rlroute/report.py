@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rlroute.evaluation import Evaluation
-from rlroute.frontier import Frontier, gap_closed
+from rlroute.evaluation import Evaluation, gap_closed
+from rlroute.frontier import Frontier
 from rlroute.metrics import Comparison
 from rlroute.ope import CONFOUNDED
 

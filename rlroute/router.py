@@ -90,6 +90,11 @@ class Router:
     def choices(self) -> tuple[str, ...]:
         return tuple(self.policy.card["choices"])
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Numbers that `decide` wants beside the text: the extra features of the training log."""
+        return tuple(self.policy.card["extra_names"])
+
     def episode(
         self,
         task: str = "",

@@ -34,9 +34,9 @@ def check_routing_env(env: gym.Env, *, episodes: int = 20, seed: int = 0) -> Non
     twin = gym.make(env.spec) if env.spec is not None else None
     rng = np.random.default_rng(seed)
     for episode in range(episodes):
-        options = {"seed": seed} if episode == 0 else {}
-        observation, info = env.reset(**options)
-        twin_outcome = twin.reset(**options) if twin is not None else None
+        first_seed = seed if episode == 0 else None
+        observation, info = env.reset(seed=first_seed)
+        twin_outcome = twin.reset(seed=first_seed) if twin is not None else None
         _check_info(env, observation, info, "reset")
         if twin_outcome is not None:
             _check_same(observation, twin_outcome[0], "reset")

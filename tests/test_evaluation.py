@@ -20,9 +20,10 @@ from rlroute.evaluation import (
     Setting,
     compare,
     evaluate,
+    gap_closed,
     tune,
 )
-from rlroute.frontier import frontier, gap_closed
+from rlroute.frontier import frontier
 from rlroute.log import Log
 from rlroute.ope import Estimate, first_call_value
 from rlroute.plots import plot_frontier

@@ -153,7 +153,7 @@ def test_a_row_counts_by_its_weight() -> None:
 
 
 def questions(flip: str | None = None) -> Log:
-    """Thirty questions a split; large is good where the text has an e, else small. `flip` inverts a split."""
+    """Thirty questions a split; large is good where the text has an e, else small. `flip` inverts some."""
     words = ("iron", "bee", "tin", "sea", "oat", "hen", "boat", "ton", "one", "nib")
     states, responses = background()
     for i in range(90):
@@ -162,7 +162,7 @@ def questions(flip: str | None = None) -> Log:
         states.append({"state_id": name, "text": text, "split": split, "group_id": name, "hour": float(i)})
         for choice in ("small", "large"):
             good = ("e" in text) == (choice == "large")
-            quality = float(good != (split == flip))
+            quality = float(good != (flip in (split, name)))
             responses.append(response(name, choice, "x", quality, completion_tokens=1 + i))
     return make_log([{"hour": 0.0} | state for state in states], responses)
 
@@ -176,6 +176,17 @@ def test_nothing_but_train_shapes_the_features_of_the_test_split() -> None:
     for name in ("text", "prior", "extra", "mean_cost_usd"):
         assert_array_equal(getattr(before, name), getattr(after, name))
     assert not np.array_equal(log_features(questions(flip="train"), "letters").prior, before.prior)
+
+
+@pytest.mark.usefixtures("handmade")
+@pytest.mark.parametrize("name", ["q0", "q33", "q87"])
+def test_the_prior_of_a_train_question_has_not_seen_its_own_answers(name: str) -> None:
+    log = questions()
+    before, after = log_features(log, "letters").prior, log_features(questions(flip=name), "letters").prior
+    row = list(log.arrays.state_ids).index(name)
+    assert log.splits()[row] == 0
+    assert_array_equal(before[row], after[row])
+    assert not np.array_equal(before, after)
 
 
 @pytest.mark.usefixtures("handmade")

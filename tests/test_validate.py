@@ -405,13 +405,14 @@ def test_damaged_pages_are_an_error_and_not_a_crash(tmp_path: Path) -> None:
         load_log(path)
 
 
-def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["states", "responses"])
+def test_text_that_is_not_utf_8_is_named(name: str, tmp_path: Path) -> None:
     path = make(query_rows()).save(tmp_path / "log")
-    file = path / "states.parquet"
+    file = path / f"{name}.parquet"
     table = pq.read_table(file)
     text = pa.array([b"\xff"] * table.num_rows, pa.binary()).view(pa.string())
     pq.write_table(table.set_column(table.column_names.index("text"), "text", text), file)
-    with pytest.raises(LogError, match=r"states, column text: found bytes that cannot be read"):
+    with pytest.raises(LogError, match=f"{name}, column text: found bytes that cannot be read"):
         load_log(path)
 
 

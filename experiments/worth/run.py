@@ -87,13 +87,21 @@ def compete(task: tuple[dict[str, Any], str, int, list[str]]) -> Any:
 
 
 def by_seed(study: Any, num_seeds: int) -> list[Any]:
-    """The study's test evaluation once a seed, the seed's router under one name."""
+    """The study's test evaluation once a seed, with that seed's router and the best mix at its cost."""
+    from rlroute.frontier import best_mix_at_cost
+    from rlroute.report import BEST_MIX
+
     parts = []
     for seed in range(num_seeds):
-        scores = {n: s for n, s in study.test.scores.items() if not n.startswith(TRAINED)}
+        kept = [n for n in study.test.scores if not n.startswith(TRAINED) and n != BEST_MIX]
+        scores = {n: study.test.scores[n] for n in kept}
         scores[TRAINED] = study.test.scores[f"{TRAINED}, seed {seed}"]
-        kinds = {**study.test.kinds, TRAINED: "trained"}
-        parts.append(replace(study.test, scores=scores, kinds={n: kinds[n] for n in scores}))
+        kinds = {**{n: study.test.kinds[n] for n in kept}, TRAINED: "trained"}
+        part = replace(study.test, scores=scores, kinds=kinds)
+        if part.settings[0].kind == "weight":
+            singles = [n for n, kind in kinds.items() if kind == "single"]
+            best_mix_at_cost(study.val, part, singles, part.points(TRAINED)[0].tolist(), BEST_MIX)
+        parts.append(part)
     return parts
 
 
