@@ -1,4 +1,4 @@
-"""The two Gymnasium faces of a family's dynamics: a native vector environment, and a scalar one that is a batch of one."""
+"""The two Gymnasium faces of a family's dynamics: a native vector environment, and a scalar one, a batch of one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
     vector environment) and ``reset_mask`` (with autoreset disabled: which slots to reset).
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1, "autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata: dict[str, Any] = {
+        "render_modes": ["ansi"],
+        "render_fps": 1,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
     dynamics_type: ClassVar[type[ReplayDynamics]]
 
     def __init__(
@@ -87,14 +91,14 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
         """Arrays that a policy trained here needs in order to observe a live text."""
         return self.dynamics.policy_tensors()
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         options = options or {}
         unknown = sorted(set(options) - set(OPTIONS))
         if unknown:
             raise ValueError(f"unknown reset option {unknown[0]!r}: expected among {', '.join(OPTIONS)}")
+        if "reset_mask" in options and (seed is not None or "group" in options or "slot" in options):
+            raise ValueError("reset_mask goes with task alone: expected seed, group and slot at a reset of all slots")
         dynamics = self.dynamics
         if seed is not None or not self._keyed:
             dynamics.key = key_from_seed(seed)
@@ -181,7 +185,9 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
         inside = (rows >= 0) & (rows < len(arrays.root))
         wrong = np.flatnonzero(~(inside & arrays.root[np.where(inside, rows, 0)]))
         if len(wrong):
-            raise ValueError(f"task={given[wrong[0]]!r}: expected the id or row of a root state of log {self.dynamics.log.name!r}")
+            raise ValueError(
+                f"task={given[wrong[0]]!r}: expected the id or row of a root state of log {self.dynamics.log.name!r}"
+            )
         return rows
 
 
@@ -212,16 +218,20 @@ class ReplayEnv(gym.Env):
         """Legal actions, (num_actions,) bool; the name that maskable algorithms look for."""
         return self.batch.action_mask[0].astype(bool)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         observation, info = self.batch.reset(seed=seed, options=options)
         return _first(observation), _first_info(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.batch.step(np.asarray([action]))
-        return _first(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _first_info(info)
+        return (
+            _first(observation),
+            float(reward[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            _first_info(info),
+        )
 
     def render(self) -> str | None:  # type: ignore[override]
         """The episode so far as text, with render_mode="ansi"."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rlroute.envs import observing
 from rlroute.envs.terms import Terms, ends
 from rlroute.features import TextModel
 from rlroute.policy import TrainedPolicy
@@ -43,7 +44,9 @@ class LiveBase:
         if given["budget_usd"] is not None:
             unknown = self.pool.without_limit()
             if unknown:
-                raise ValueError(f"budget_usd needs max_completion_tokens of every choice, unknown for: {', '.join(unknown)}")
+                raise ValueError(
+                    f"budget_usd needs max_completion_tokens of every choice, unknown for: {', '.join(unknown)}"
+                )
             terms.budget_usd[:] = given["budget_usd"]
         if given["budget_calls"] is not None:
             terms.budget_calls[:] = given["budget_calls"]
@@ -57,13 +60,13 @@ class LiveBase:
             found = f"lacks {missing[0]!r}" if missing else f"has {unknown[0]!r}"
             raise ValueError(f"features {found}: expected {', '.join(self.extra_names) or 'none'}")
         if text != self._text:
-            full = self.model.texts([text])
-            self.text = self.model.project(full)
-            self.prior = self.model.prior(full)
+            self._full_text = self.model.texts([text])
             self._text = text
         # A log keeps extra features in single precision.
         extra = np.array([features[name] for name in self.extra_names], np.float32)
         self.extra = self.model.standardise(extra[None].astype(np.float64))
+        self.text = self.model.project(self._full_text)[:, : observing.text_size(self.layout)]
+        self.prior, self.prospect = self.model.estimates(self._full_text, self.extra)
         self.prompt_tokens = np.full((1, self.pool.size), prompt_tokens)
 
     def affordable(self) -> np.ndarray:

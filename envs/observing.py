@@ -1,4 +1,4 @@
-"""Pieces of an observation that the families share: the static features of a state, and scales for weights and money."""
+"""What the observations of all families share: static features of a state, scales for weights and money."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from rlroute.layout import Feature, Layout
 
 WEIGHT_FLOOR, WEIGHT_CEILING = 1e-3, 1e2
 PENALTY_CEILING = 4.0
+SIZE_AIM = 128  # floats of an observation
+LEAST_TEXT = 16
 
 ROW = Feature("row", "row of the state in the log", 0, 2**24)
-PRIOR = Feature("prior", "expected quality")
+PRIOR = Feature("prior", "expected quality of the response")
+PROSPECT = Feature("prospect", "expected quality of the end")
 COST_WEIGHT = Feature("cost_weight", "log scale, 0.001 to 100")
 LATENCY_WEIGHT = Feature("latency_weight", "log scale, 0.001 to 100")
 SPENT = Feature("spent", "weighted cost so far", 0, PENALTY_CEILING)
@@ -27,12 +30,32 @@ CALLABLE = Feature("callable", "flag")
 RESERVE = Feature("reserve", "share of the budget left")
 
 
-def static_features(num_extra: int, index: bool) -> tuple[Feature, ...]:
-    """What never changes about a state: its features, or with `index` the number of its row."""
+def make_layout(
+    context: tuple[Feature, ...],
+    choice: tuple[Feature, ...],
+    num_choices: int,
+    num_extra: int,
+    context_actions: tuple[str, ...],
+    choice_actions: tuple[str, ...],
+    index: bool,
+) -> Layout:
+    """A layout with the static features of a state first: text and extra numbers, or with `index` its row.
+
+    Text gets what is left of `SIZE_AIM` floats, but at least `LEAST_TEXT` components.
+    """
     if index:
-        return (ROW,)
+        choice = tuple(feature for feature in choice if feature not in (PRIOR, PROSPECT))
+        return Layout((ROW, *context), choice, num_choices, context_actions, choice_actions)
     extra = (Feature("extra", "standard deviations / 3", -1, 1, num_extra),) if num_extra else ()
-    return (Feature("text", "principal component", -1, 1, NUM_TEXT_COMPONENTS), *extra)
+    others = sum(f.size for f in (*extra, *context)) + num_choices * sum(f.size for f in choice)
+    size = int(np.clip(SIZE_AIM - others, LEAST_TEXT, NUM_TEXT_COMPONENTS))
+    text = Feature("text", "principal component", -1, 1, size)
+    return Layout((text, *extra, *context), choice, num_choices, context_actions, choice_actions)
+
+
+def text_size(layout: Layout) -> int:
+    """How many text components an observation carries; 0 with `obs="index"`."""
+    return sum(feature.size for feature in layout.context if feature.name == "text")
 
 
 def write_features(

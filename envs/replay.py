@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
 from rlroute.draws import Stream, integers, permuted_index
 from rlroute.envs.arguments import ReplayArguments
+from rlroute.envs.observing import text_size
 from rlroute.envs.terms import Terms, ends
 from rlroute.features import SPLITS, full_text_features, log_features
 from rlroute.layout import Layout
@@ -69,6 +71,11 @@ class ReplayDynamics(ABC):
         self.active = np.zeros(num_envs, bool)
         self.elapsed_steps = np.zeros(num_envs, np.int32)
         self.usd_left = np.full(num_envs, np.inf)
+
+    @cached_property
+    def text_size(self) -> int:
+        """Text components that an observation carries."""
+        return text_size(self.layout)
 
     # -- what a family provides ---------------------------------------------------------------------------------
 
@@ -268,7 +275,9 @@ class ReplayDynamics(ABC):
         arguments = self.arguments
         if not len(self.roots):
             counts = {name: int((self.arrays.root & (self.split == i)).sum()) for i, name in enumerate(SPLITS)}
-            raise ValueError(f"split={arguments.split!r} of log {self.log.name!r} is empty: root states by split are {counts}")
+            raise ValueError(
+                f"split={arguments.split!r} of log {self.log.name!r} is empty: root states by split are {counts}"
+            )
         if not self.arrays.coverage_full and arguments.missing == "error":
             raise ValueError(
                 f"log {self.log.name!r} is partial: some choices have no recorded response in some states; "

@@ -28,7 +28,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class TermRanges:
-    """Where the terms of an episode come from. A pair is a range: weights are drawn log-uniformly, budgets uniformly."""
+    """Where the terms of an episode come from. A pair is a range: weights are log-uniform, budgets uniform."""
 
     preference: Range
     latency_preference: Range
@@ -48,7 +48,9 @@ class TermRanges:
                 continue
             low, high = ends(value)
             if not 0 <= low <= high < math.inf:
-                raise ValueError(f"{name}={value!r}: expected None, a number ≥ 0, or a pair (low, high) with low ≤ high")
+                raise ValueError(
+                    f"{name}={value!r}: expected None, a number ≥ 0, or a pair (low, high) with low ≤ high"
+                )
             if name == "budget_calls" and (low != int(low) or high != int(high)):
                 raise ValueError(f"budget_calls={value!r}: expected whole numbers of calls")
 

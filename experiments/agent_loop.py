@@ -113,7 +113,13 @@ def main() -> None:
             "over_budget": int((calls > options.budget_calls).sum()),
         }
         rows.append(row)
-        table.add_row(name, f"{row['success']:.2f}", f"{row['cost_usd']:.4f}", f"{calls.mean():.1f}", str(row["over_budget"]))
+        table.add_row(
+            name,
+            f"{row['success']:.2f}",
+            f"{row['cost_usd']:.4f}",
+            f"{calls.mean():.1f}",
+            str(row["over_budget"]),
+        )
     Console().print(table)
     if options.json:
         data = {"tasks": len(roots), "budget_calls": options.budget_calls, "rows": rows}

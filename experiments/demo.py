@@ -73,9 +73,7 @@ def run(job: Job, out: Path, seed: int, queue: Any) -> Any:
         shares[0] += share
         queue.put((job.folder, "evaluate", shares[0]))
 
-    return contest(
-        job.env_id, job.arguments, job.settings, {TRAINED: load_policy(policy)}, progress=competing
-    )
+    return contest(job.env_id, job.arguments, job.settings, {TRAINED: load_policy(policy)}, progress=competing)
 
 
 def find_log(path: str) -> str:
@@ -100,9 +98,7 @@ def watch(jobs: list[Job], futures: list[Future[Any]], queue: Any, console: Cons
     )
     with Progress(*columns, console=console) as progress:
         bars = {
-            (job.folder, stage): progress.add_task(
-                f"{job.folder}: {stage}", total=1.0, start=stage == "train"
-            )
+            (job.folder, stage): progress.add_task(f"{job.folder}: {stage}", total=1.0, start=stage == "train")
             for job in jobs
             for stage in ("train", "evaluate")
         }
@@ -144,19 +140,18 @@ def main() -> None:
 
     for job in jobs:  # generated, checked and cached once, before two processes ask for it
         log = load_log(job.arguments["log"])
-        console.print(
-            f"{log.name}: {log.arrays.num_states:,} states, {len(log.arrays.choice_names)} choices, {log.arrays.num_responses:,} responses"
-        )
+        arrays = log.arrays
+        sizes = f"{arrays.num_states:,} states, {arrays.num_choices} choices, {arrays.num_responses:,} responses"
+        console.print(f"{log.name}: {sizes}")
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(len(jobs), mp_context=context) as pool:
         queue = manager.Queue()
         futures = [pool.submit(run, job, options.out, options.seed, queue) for job in jobs]
         watch(jobs, futures, queue, console)
         studies = [future.result() for future in futures]
-    write(studies, options.out, f"{time.perf_counter() - began:.0f} s on this machine, one seed")
-    console.print(
-        f"done in {time.perf_counter() - began:.0f} s: look at {options.out / 'report.md'} and {options.out / 'frontier.png'}"
-    )
+    seconds = time.perf_counter() - began
+    write(studies, options.out, f"{seconds:.0f} s on this machine, one seed")
+    console.print(f"done in {seconds:.0f} s: look at {options.out / 'report.md'} and {options.out / 'frontier.png'}")
 
 
 def write(studies: list[Any], out: Path, cost: str) -> None:

@@ -1,6 +1,6 @@
 """Fills the marked blocks of README.md from the registry and from the committed results; ``--check`` only compares.
 
-    python experiments/readme.py
+python experiments/readme.py
 """
 
 from __future__ import annotations
@@ -46,7 +46,12 @@ def _run(title: str, summary: dict[str, Any]) -> str:
     settings = summary["settings"]
     trained = summary["policies"]["trained router"]
     spread = trained["reward_sd"] or [0.0] * len(settings)
-    rows = [["**trained router**", *(f"**{r:.3f}** ± {s:.3f}" for r, s in zip(trained["reward"], spread, strict=True))]]
+    rows = [
+        [
+            "**trained router**",
+            *(f"**{r:.3f}** ± {s:.3f}" for r, s in zip(trained["reward"], spread, strict=True)),
+        ]
+    ]
     for name, cells in summary["against"].items():
         if name == "best mix":
             rows.append(["best mix, quality at equal cost", *(f"{c['difference']:+.3f} {_word(c)}" for c in cells)])
@@ -54,7 +59,12 @@ def _run(title: str, summary: dict[str, Any]) -> str:
         rewards = summary["policies"][name]["reward"]
         rows.append([name, *(f"{r:.3f} {_word(c)}" for r, c in zip(rewards, cells, strict=True))])
     if "latent-knowing" in summary["policies"]:
-        rows.append(["*latent-knowing ceiling*", *(f"{r:.3f}" for r in summary["policies"]["latent-knowing"]["reward"])])
+        rows.append(
+            [
+                "*latent-knowing ceiling*",
+                *(f"{r:.3f}" for r in summary["policies"]["latent-knowing"]["reward"]),
+            ]
+        )
     head = (
         f"**{title}**: mean reward on test, {summary['seeds']} seeds × {summary['splits']} "
         f"split{'s' if summary['splits'] > 1 else ''}; + the router beats it, = tie, − it beats the router."
@@ -78,7 +88,13 @@ def agent_loop() -> str:
         return ""
     data = json.loads(path.read_text())
     rows = [
-        [r["policy"], f"{r['success']:.2f}", f"{r['cost_usd']:.4f}", f"{r['expensive_calls']:.1f}", str(r["over_budget"])]
+        [
+            r["policy"],
+            f"{r['success']:.2f}",
+            f"{r['cost_usd']:.4f}",
+            f"{r['expensive_calls']:.1f}",
+            str(r["over_budget"]),
+        ]
         for r in data["rows"]
     ]
     head = f"{data['tasks']} test tasks, at most {data['budget_calls']} calls of the expensive model each:"

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Log", "Router", "__version__", "load_log", "load_policy"]
 
-_HOMES = {"Log": "rlroute.log", "load_log": "rlroute.log", "load_policy": "rlroute.policy", "Router": "rlroute.router"}
+_HOMES = {
+    "Log": "rlroute.log",
+    "load_log": "rlroute.log",
+    "load_policy": "rlroute.policy",
+    "Router": "rlroute.router",
+}
 
 register_all()
 

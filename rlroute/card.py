@@ -50,14 +50,10 @@ class Card:
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
             data = yaml.load(path.read_text(), Loader=loader)
         except FileNotFoundError:
-            raise LogError(
-                [Fault("card.yaml", None, None, f"no file {path}", "a card beside the tables")]
-            ) from None
+            raise LogError([Fault("card.yaml", None, None, f"no file {path}", "a card beside the tables")]) from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
-            raise LogError(
-                [Fault("card.yaml", None, None, f"no YAML ({reason})", "a YAML mapping")]
-            ) from None
+            raise LogError([Fault("card.yaml", None, None, f"no YAML ({reason})", "a YAML mapping")]) from None
         return cls.from_dict(data)
 
     @classmethod

@@ -59,9 +59,7 @@ def _import(kind: str, path: Path, out: Path, **options: object) -> int:
 
     log = import_log(kind, path, **options)
     log.save(out)
-    print(
-        f"{out}: {log.card.description or log.name} ({log.card.coverage} coverage, hash {log.content_hash})"
-    )
+    print(f"{out}: {log.card.description or log.name} ({log.card.coverage} coverage, hash {log.content_hash})")
     return 0
 
 

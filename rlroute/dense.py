@@ -56,9 +56,7 @@ def _choices(choices: Source) -> dict[str, np.ndarray]:
         "first_token_s": numbers("first_token_s").astype(np.float32),
         "output_tokens_per_s": numbers("output_tokens_per_s").astype(np.float32),
         "max_completion_tokens": ints(choices.column("max_completion_tokens")),
-        "cache_ttl_s": numbers("cache_ttl_s", np.where(has_cached, DEFAULT_CACHE_TTL_S, 0.0)).astype(
-            np.float32
-        ),
+        "cache_ttl_s": numbers("cache_ttl_s", np.where(has_cached, DEFAULT_CACHE_TTL_S, 0.0)).astype(np.float32),
     }
 
 
@@ -82,9 +80,7 @@ def _states(states: Source, keys: Keys) -> tuple[dict[str, np.ndarray], list[str
         "think_state": think_targets(step, keys.parent),
         "terminal": bools(states.column("terminal")),
         "success": bools(states.column("success")),
-        "extra": np.stack(extra, axis=1).astype(np.float32)
-        if extra
-        else np.zeros((len(step), 0), np.float32),
+        "extra": np.stack(extra, axis=1).astype(np.float32) if extra else np.zeros((len(step), 0), np.float32),
     }
     return arrays, task_names, extra_names
 
@@ -125,9 +121,7 @@ def think_targets(step: np.ndarray, parent: np.ndarray) -> np.ndarray:
     return target
 
 
-def _responses(
-    responses: Source, keys: Keys, choices: dict[str, np.ndarray], num_states: int, folder: Path
-) -> None:
+def _responses(responses: Source, keys: Keys, choices: dict[str, np.ndarray], num_states: int, folder: Path) -> None:
     import pyarrow.compute as pc
 
     num_choices = len(choices["input_usd"])

@@ -208,13 +208,9 @@ class Evaluation:
     kinds: dict[str, str] = field(default_factory=dict)
     details: dict[str, list[str]] = field(default_factory=dict)
     coverage_full: bool = True
-    off_policy: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # estimates for partial logs, one a setting
+    off_policy: dict[str, list[str]] = field(default_factory=dict)  # estimates for partial logs, one a setting
 
-    def add(
-        self, name: str, kind: str, scores: Sequence[Score], details: Sequence[str] | None = None
-    ) -> None:
+    def add(self, name: str, kind: str, scores: Sequence[Score], details: Sequence[str] | None = None) -> None:
         """Add a policy: one score a setting, of the same episodes as all others."""
         if len(scores) != len(self.settings):
             raise ValueError(f"{name!r}: {len(scores)} scores for {len(self.settings)} settings")
@@ -280,9 +276,7 @@ class Evaluation:
         return compare([self], a, b, by)
 
 
-def compare(
-    evaluations: Sequence[Evaluation], a: str, b: str, by: str = "reward"
-) -> list[metrics.Comparison]:
+def compare(evaluations: Sequence[Evaluation], a: str, b: str, by: str = "reward") -> list[metrics.Comparison]:
     """Does a beat b, over all evaluations (seeds and salts) together? One verdict a setting.
 
     Groups with the same number in logs of the same name are one group.

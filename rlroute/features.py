@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from rlroute.arrays import LogArrays
 from rlroute.cache import atomic_folder, cache_root
-from rlroute.graph import reach
+from rlroute.graph import always, prospects, reach
 from rlroute.graph import reference as best_single_on_train
 from rlroute.log import Log
 from rlroute.prior import QualityPrior, fit_prior
 from rlroute.rewards import Reference
 from rlroute.text import Featuriser, featuriser
 
-NUM_TEXT_COMPONENTS = 16
+NUM_TEXT_COMPONENTS = 32
 EXTRA_CLIP = 3.0
 TRAIN, VAL, TEST = range(3)
 SPLITS = ("train", "val", "test")
-_VERSION = 4
+_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TextModel:
     components: np.ndarray  # (num_text_features, NUM_TEXT_COMPONENTS), principal directions of the train texts
     centre: np.ndarray  # (num_text_features,)
     scale: np.ndarray  # (NUM_TEXT_COMPONENTS,), makes a component's 95 % range about [−1, 1]
-    prior: QualityPrior
+    prior: QualityPrior  # of text and extra features; its targets are quality and prospect, num_choices each
     extra_mean: np.ndarray  # (num_extra,)
     extra_scale: np.ndarray  # (num_extra,)
 
@@ -53,8 +53,12 @@ class TextModel:
 
     def standardise(self, extra: np.ndarray) -> np.ndarray:
         """Extra numbers to [−1, 1]: three standard deviations of the train split either way; (N, num_extra)."""
-        z = (extra - self.extra_mean) / self.extra_scale
-        return np.clip(np.nan_to_num(z) / EXTRA_CLIP, -1.0, 1.0).astype(np.float32)
+        return standardise(extra, self.extra_mean, self.extra_scale)
+
+    def estimates(self, full: np.ndarray, extra: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Prior and prospect of every choice from full text features and standardised extra ones, (N, C) each."""
+        quality, prospect = np.split(self.prior(np.concatenate([full, extra], axis=1)), 2, axis=1)
+        return quality, prospect
 
     def tensors(self) -> dict[str, np.ndarray]:
         """For a policy file; `from_tensors` is the inverse."""
@@ -80,7 +84,8 @@ class LogFeatures:
     """What the states of a log look like to a policy, for one featuriser and one split salt."""
 
     text: np.ndarray  # (num_states, NUM_TEXT_COMPONENTS) float32 in [−1, 1]
-    prior: np.ndarray  # (num_states, num_choices) float32 in [0, 1], cross-fitted within train
+    prior: np.ndarray  # (num_states, num_choices) float32 in [0, 1]: expected quality, cross-fitted within train
+    prospect: np.ndarray  # (num_states, num_choices) float32 in [0, 1]: expected quality of the end, likewise
     extra: np.ndarray  # (num_states, num_extra) float32 in [−1, 1]
     mean_cost_usd: np.ndarray  # (num_choices,) of one call on train
     mean_completion_tokens: np.ndarray  # (num_choices,) on train, NaN where unknown
@@ -124,35 +129,41 @@ def _compute(log: Log, kind: Featuriser, salt: int) -> LogFeatures:
     distinct, index = _distinct_text_features(log, kind)
     fitted = np.flatnonzero(train & (weight > 0) & ~arrays.terminal)
     fitted_text = distinct[index[fitted]]
-    prior, cross_fitted = fit_prior(
-        fitted_text, mean_quality(arrays)[fitted], weight[fitted], arrays.group[fitted]
-    )
-    estimates = prior(distinct)[index]
-    estimates[fitted] = cross_fitted
     centre, components, scale = _principal_components(fitted_text, weight[fitted])
     extra = arrays.extra.astype(np.float64)
     known = extra[fitted] if len(fitted) else np.zeros((1, extra.shape[1]))
-    extra_scale = known.std(axis=0)
-    model = TextModel(
-        featuriser=kind.name,
-        components=components,
-        centre=centre,
-        scale=scale,
-        prior=prior,
-        extra_mean=known.mean(axis=0),
-        extra_scale=np.where(extra_scale > 0, extra_scale, 1.0),
+    extra_mean, extra_scale = known.mean(axis=0), known.std(axis=0)
+    extra_scale = np.where(extra_scale > 0, extra_scale, 1.0)
+    standardised = standardise(extra, extra_mean, extra_scale)
+    prior, cross_fitted = fit_prior(
+        np.concatenate([fitted_text, standardised[fitted]], axis=1),
+        np.concatenate([mean_quality(arrays), prospects(arrays)], axis=1)[fitted],
+        weight[fitted],
+        arrays.group[fitted],
     )
+    model = TextModel(kind.name, components, centre, scale, prior, extra_mean, extra_scale)
+    estimates = np.empty((arrays.num_states, 2 * arrays.num_choices), np.float32)
+    for rows in np.array_split(np.arange(arrays.num_states), 1 + arrays.num_states // 4096):
+        estimates[rows] = np.concatenate(model.estimates(distinct[index[rows]], standardised[rows]), axis=1)
+    estimates[fitted] = cross_fitted
+    quality, prospect = np.split(estimates, 2, axis=1)
     cost, tokens, latency = _typical_calls(arrays, train)
     return LogFeatures(
         text=model.project(distinct)[index],
-        prior=estimates,
-        extra=model.standardise(extra),
+        prior=quality,
+        prospect=prospect,
+        extra=standardised,
         mean_cost_usd=cost,
         mean_completion_tokens=tokens,
         mean_latency_s=latency,
         reference=reference(arrays, split),
         model=model,
     )
+
+
+def standardise(extra: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Numbers to [−1, 1], `EXTRA_CLIP` standard deviations either way, float32."""
+    return np.clip(np.nan_to_num((extra - mean) / scale) / EXTRA_CLIP, -1.0, 1.0).astype(np.float32)
 
 
 def mean_quality(arrays: LogArrays) -> np.ndarray:
@@ -169,13 +180,15 @@ def mean_quality(arrays: LogArrays) -> np.ndarray:
 def reference(arrays: LogArrays, split: np.ndarray) -> Reference:
     """c_ref, l_ref and the percentiles of `router_r1` from the train states of a split, (num_states,) codes."""
     best = best_single_on_train(arrays, split)
-    roots = arrays.root & (split == TRAIN)
-    cell = arrays.row_cell
-    rows = np.flatnonzero(roots[cell // arrays.num_choices]) if roots.any() else np.arange(arrays.num_responses)
-    tokens = arrays.completion_tokens[rows]
-    output_cost = tokens * arrays.output_usd[cell[rows] % arrays.num_choices]
-    spent = np.where(tokens >= 0, output_cost, arrays.cost_usd[rows])
-    low, high = np.percentile(np.sqrt(spent), [5, 95])
+    tokens = arrays.completion_tokens
+    output_cost = np.where(
+        tokens >= 0, tokens * arrays.output_usd[arrays.row_cell % arrays.num_choices], arrays.cost_usd
+    )
+    # Uniform routing: every choice alike, kept up to the end of the episode.
+    _, output_cost_usd, _ = always(replace(arrays, cost_usd=output_cost))
+    roots = np.flatnonzero(arrays.root & (split == TRAIN))
+    spent = output_cost_usd[roots if len(roots) else arrays.root]
+    low, high = np.percentile(np.sqrt(spent[np.isfinite(spent)]), [5, 95])
     return Reference(
         choice=best["choice"],
         cost_usd=max(best["cost_usd"], 1e-12),
@@ -230,7 +243,7 @@ def _typical_calls(arrays: LogArrays, train: np.ndarray) -> tuple[np.ndarray, np
     return np.nan_to_num(cost, nan=np.nanmean(cost)), mean(tokens, tokens >= 0), np.nan_to_num(latency)
 
 
-_TABLES = ("text", "prior", "extra", "mean_cost_usd", "mean_completion_tokens", "mean_latency_s")
+_TABLES = ("text", "prior", "prospect", "extra", "mean_cost_usd", "mean_completion_tokens", "mean_latency_s")
 
 
 def _store(features: LogFeatures, folder: Path) -> None:

@@ -59,13 +59,19 @@ class Frontier:
 
 
 def frontier(
-    policy: str, val: tuple[Floats, Floats], test: tuple[Floats, Floats], singles: tuple[Floats, Floats]
+    policy: str,
+    val: tuple[Floats, Floats],
+    test: tuple[Floats, Floats],
+    singles: tuple[Floats, Floats],
+    best: int,
 ) -> Frontier:
-    """From (cost, quality) on val and on test, in the same order; `singles` are the choices' on test."""
+    """From (cost, quality) of the policy on val and on test, in the same order.
+
+    `singles` are the (cost, quality) of the single choices on test, `best` the one that did best on val.
+    """
     vertices = metrics.upper_hull(*val)
     cost, quality = test[0][vertices], test[1][vertices]
     pool_cost, pool_quality = singles
-    best = int(np.argmax(pool_quality))
     low, high = float(pool_cost.min()), float(pool_cost.max())
     spread = high > low
     match = metrics.cost_to_reach(cost, quality, float(pool_quality[best]))

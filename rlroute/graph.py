@@ -69,6 +69,28 @@ def _range_of(rising: np.ndarray, value: int) -> slice:
     return slice(*np.searchsorted(rising, [value, value + 1]))
 
 
+def prospects(arrays: LogArrays) -> np.ndarray:
+    """Expected quality of the end after each choice's response, f64 (S, C), if every later choice is drawn uniformly.
+
+    The quality of an end is the success of its terminal state, else the quality of the last response; NaN where
+    nothing is recorded.
+    """
+    value = np.zeros(arrays.num_states)
+    value[arrays.terminal] = arrays.success[arrays.terminal]
+    after = np.full((arrays.num_states, arrays.num_choices), np.nan)
+    row_cell = arrays.row_cell
+    row_step = arrays.step[row_cell // arrays.num_choices]
+    for step in np.unique(row_step)[::-1]:  # steps rise along next states: what follows is done before
+        rows = np.flatnonzero(row_step == step)
+        ahead = arrays.next_state[rows]
+        worth = np.where(ahead >= 0, value[ahead], np.nan_to_num(arrays.quality[rows]))
+        cells, local = np.unique(row_cell[rows], return_inverse=True)
+        after.reshape(-1)[cells] = np.bincount(local, weights=worth) / np.bincount(local)
+        touched = np.unique(cells // arrays.num_choices)
+        value[touched] = np.nanmean(after[touched], axis=1)
+    return after
+
+
 def reach(arrays: LogArrays) -> np.ndarray:
     """How much each state matters under uniform routing, f64 (S,): 1 at a root, 0 where nothing leads.
 

@@ -55,6 +55,9 @@ class Layout:
 
     def action(self, name: str, choice: int | None = None) -> int:
         """The number of an action: ``layout.action("think")``, ``layout.action("call", 3)``."""
+        known = self.context_actions if choice is None else self.choice_actions
+        if name not in known:
+            raise KeyError(f"no action {name!r}: expected one of {', '.join(known) or 'none'}")
         if choice is None:
             return self.context_actions.index(name)
         if not 0 <= choice < self.num_choices:

@@ -63,9 +63,7 @@ class Log:
         """A log in memory; each table a pa.Table, columns by name, or rows. Missing columns become null."""
         tables = {"choices": choices, "states": states, "responses": responses, "outcomes": outcomes}
         sources = {
-            name: Source(name, table=make_table(name, data))
-            for name, data in tables.items()
-            if data is not None
+            name: Source(name, table=make_table(name, data)) for name, data in tables.items() if data is not None
         }
         return cls(card, sources)
 
@@ -208,12 +206,7 @@ class Log:
             pc.equal(self.responses["state_id"], str(arrays.state_ids[state])),
             pc.equal(self.responses["choice"], arrays.choice_names[choice]),
         )
-        rows = (
-            self.responses.filter(here)
-            .sort_by("attempt")
-            .slice(response - int(arrays.cell[cell]), 1)
-            .to_pylist()
-        )
+        rows = self.responses.filter(here).sort_by("attempt").slice(response - int(arrays.cell[cell]), 1).to_pylist()
         return str(rows[0]["answer"] or rows[0]["text"] or "")
 
     @property

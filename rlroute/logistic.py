@@ -20,9 +20,7 @@ def sigmoid(x: NDArray[Any]) -> Floats:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(x, np.float64))))
 
 
-def fit_logistic(
-    x: Floats, y: Floats, weight: Floats | None = None, penalty: float = 1.0, steps: int = 20
-) -> Floats:
+def fit_logistic(x: Floats, y: Floats, weight: Floats | None = None, penalty: float = 1.0, steps: int = 20) -> Floats:
     """Weights (D,) by Newton's method; y may be soft; the last column is not penalised."""
     mass = np.ones(len(x)) if weight is None else weight
     w = np.zeros(x.shape[1])

@@ -187,11 +187,7 @@ def bootstrap_interval(
     v = np.asarray(values, float)
     if len(v) == 0:
         return float("nan"), float("nan")
-    labels = (
-        np.zeros(len(v), np.int64)
-        if strata is None
-        else np.unique(np.asarray(strata), return_inverse=True)[1]
-    )
+    labels = np.zeros(len(v), np.int64) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
     rng = np.random.default_rng(seed)
     # Rows of one stratum stay together, so one draw a stratum fills a block of columns; blocks of resamples
     # bound the memory to a few million numbers.
@@ -200,9 +196,7 @@ def bootstrap_interval(
     results: list[Floats] = []
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        sample = np.concatenate(
-            [part[rng.integers(len(part), size=(rows, len(part)))] for part in parts], axis=1
-        )
+        sample = np.concatenate([part[rng.integers(len(part), size=(rows, len(part)))] for part in parts], axis=1)
         results.append(statistic(sample))
     tail = (1 - level) / 2
     low, high = np.quantile(np.concatenate(results), [tail, 1 - tail])

@@ -112,10 +112,7 @@ def first_call_value(env: Any, policy: Policy, weight: float) -> Estimate | str:
     if len(rows) == 0 or not np.isfinite(propensity).all():
         return CONFOUNDED
     state, logged = np.divmod(np.asarray(arrays.row_cell), layout.num_choices)
-    reward = (
-        np.nan_to_num(np.asarray(arrays.quality, float))
-        - weight * np.asarray(arrays.cost_usd) / dynamics.c_ref
-    )
+    reward = np.nan_to_num(np.asarray(arrays.quality, float)) - weight * np.asarray(arrays.cost_usd) / dynamics.c_ref
     chosen = np.full(len(arrays.step), -1)
     chosen[dynamics.roots] = _first_choices(env, policy)
     fitted = _rows_of(arrays, np.flatnonzero(arrays.root & (dynamics.split == 0)))

@@ -25,9 +25,7 @@ class Outcomes:
     """
 
     kinds: tuple[str, ...]
-    probability: (
-        np.ndarray
-    )  # (S, C, K) float64; sums to 1 over K where the choice is recorded, to 0 elsewhere
+    probability: np.ndarray  # (S, C, K) float64; sums to 1 over K where the choice is recorded, to 0 elsewhere
     next_state: np.ndarray  # (S, C, K) int32, -1: none
     quality: np.ndarray  # (S, C, K) float64, 0 where nothing is known
     cost_usd: np.ndarray  # (S, C, K) float64, expected

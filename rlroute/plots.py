@@ -87,9 +87,7 @@ def draw_weights(axis: Any, rows: Sequence[Row]) -> None:
     axis.set_xscale("log")
     axis.set_xlabel("mean cost per question (USD, log scale)")
     axis.set_ylabel("mean quality")
-    axis.set_title(
-        _title(rows, "five cost weights" if len({r["weight"] for r in rows}) == 5 else "cost weights")
-    )
+    axis.set_title(_title(rows, "five cost weights" if len({r["weight"] for r in rows}) == 5 else "cost weights"))
     axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 

@@ -101,14 +101,10 @@ class Mix:
     a frontier reaches every point between them: `best_mix` builds that.
     """
 
-    def __init__(
-        self, policies: Sequence[Policy], probabilities: Sequence[float], name: str = "mix", seed: int = 0
-    ):
+    def __init__(self, policies: Sequence[Policy], probabilities: Sequence[float], name: str = "mix", seed: int = 0):
         total = float(np.sum(probabilities))
         if len(policies) != len(probabilities) or min(probabilities) < 0 or abs(total - 1) > 1e-9:
-            raise ValueError(
-                f"{len(policies)} policies need as many probabilities of sum 1, got {probabilities}"
-            )
+            raise ValueError(f"{len(policies)} policies need as many probabilities of sum 1, got {probabilities}")
         self.policies, self.name = tuple(policies), name
         self.edges = np.cumsum(probabilities)[:-1]
         self.key = draws.key_from_seed(seed)

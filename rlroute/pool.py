@@ -60,7 +60,11 @@ class Pool:
         return np.where(known, by_tokens, self.mean_cost_usd)
 
     def cost_usd(
-        self, choice: np.ndarray, prompt_tokens: np.ndarray, cached_tokens: np.ndarray, completion_tokens: np.ndarray
+        self,
+        choice: np.ndarray,
+        prompt_tokens: np.ndarray,
+        cached_tokens: np.ndarray,
+        completion_tokens: np.ndarray,
     ) -> np.ndarray:
         """Cost of one call from its tokens; all arrays of shape (N,)."""
         return (

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Array = NDArray[Any]
 Knob = TypeVar("Knob")
+FEW_ROWS = 1000
 
 
 class Predictor(Protocol):
@@ -124,11 +125,12 @@ class Ridge:
 
 
 class Boosted:
-    """One small ensemble of boosted trees a choice, on the leading principal components of the features."""
+    """One small ensemble of boosted trees a choice, on the leading principal components of the features.
 
-    def __init__(
-        self, components: int = 32, trees: int = 60, leaves: int = 8, learning_rate: float = 0.08
-    ) -> None:
+    On fewer than `FEW_ROWS` rows the trees are smaller and fewer by half, because full ones overfit there.
+    """
+
+    def __init__(self, components: int = 32, trees: int = 60, leaves: int = 8, learning_rate: float = 0.08) -> None:
         self.components, self.trees, self.leaves, self.learning_rate = (
             components,
             trees,
@@ -145,14 +147,15 @@ class Boosted:
         x = self.projection.transform(features)
         self.mean = column_means(target)
         self.models: list[Any] = []
+        shrink = 2 if len(x) < FEW_ROWS else 1
         for c in range(target.shape[1]):
             rows = np.isfinite(target[:, c])
             if rows.sum() < 20 or np.ptp(target[rows, c]) == 0:
                 self.models.append(None)  # nothing to learn from
                 continue
             model = HistGradientBoostingRegressor(
-                max_iter=self.trees,
-                max_leaf_nodes=self.leaves,
+                max_iter=self.trees // shrink,
+                max_leaf_nodes=self.leaves // shrink,
                 learning_rate=self.learning_rate,
                 min_samples_leaf=10,
                 l2_regularization=1.0,

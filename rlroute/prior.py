@@ -1,7 +1,7 @@
-"""The quality prior: how well each choice has done on texts like this one, learned from the train split alone.
+"""The quality prior: how well each choice has done on states like this one, learned from the train split alone.
 
-A ridge regression per choice from text features to the mean recorded quality. It gives every choice block of an
-observation its aptitude for the text at hand, and is stored in the policy so that a live loop can compute it too.
+A ridge regression per choice from the features of a state to the mean recorded quality. It gives every choice block
+of an observation its aptitude for the text at hand, and is stored in the policy so that a live loop can compute it too.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
 class QualityPrior:
     """Linear estimate ``features @ weights + bias``, clipped to [0, 1]."""
 
-    weights: np.ndarray  # (num_features, num_choices)
-    bias: np.ndarray  # (num_choices,)
+    weights: np.ndarray  # (num_features, num_targets)
+    bias: np.ndarray  # (num_targets,)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Features of shape (N, num_features) to expected quality of shape (N, num_choices), float32."""
+        """Features of shape (N, num_features) to estimates of shape (N, num_targets), float32."""
         # In float64, so that the float32 result is the same for one text as for a batch of them.
         estimate = features.astype(np.float64) @ self.weights.astype(np.float64) + self.bias
         return np.clip(estimate, 0.0, 1.0).astype(np.float32)
@@ -31,11 +31,11 @@ class QualityPrior:
 
 def fit_prior(
     features: np.ndarray,  # (N, num_features), the train states
-    quality: np.ndarray,  # (N, num_choices), mean over the attempts, NaN where nothing is recorded
+    quality: np.ndarray,  # (N, num_targets), in [0, 1], NaN where nothing is recorded
     weight: np.ndarray,  # (N,), how much a state counts
     group: np.ndarray,  # (N,), states of one group never help to estimate one another
 ) -> tuple[QualityPrior, np.ndarray]:
-    """The prior fitted on all rows, and its cross-fitted estimates for these rows, of shape (N, num_choices).
+    """The prior fitted on all rows, and its cross-fitted estimates for these rows, of shape (N, num_targets).
 
     Cross-fitting keeps a training episode honest: the estimate in its observation comes from a fit that has not
     seen its group, as it will be for a question nobody has recorded. Nor has the choice of its penalty, which is

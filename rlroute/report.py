@@ -18,9 +18,7 @@ from rlroute.ope import CONFOUNDED
 BEST_MIX = "best mix"
 
 
-def write_metrics(
-    path: str | Path, evaluations: Sequence[Evaluation], extra: Mapping[str, Any] | None = None
-) -> Path:
+def write_metrics(path: str | Path, evaluations: Sequence[Evaluation], extra: Mapping[str, Any] | None = None) -> Path:
     """Write ``{"results": […], …}``, whole or not at all; numbers that are not finite become null."""
     data = {"results": [r.to_dict() for e in evaluations for r in e.results()], **(extra or {})}
     return write_text(path, json.dumps(_finite(data), indent=1, ensure_ascii=False) + "\n")
@@ -55,9 +53,7 @@ def section(
         parts.append(_headline(evaluation, trained, verdicts))
         if ceiling is not None and ceiling in evaluation.scores and floor in evaluation.scores:
             closed = gap_closed(evaluation, trained, floor, ceiling)
-            shares = ", ".join(
-                f"{s.name}: {_percent(x)}" for s, x in zip(evaluation.settings, closed, strict=True)
-            )
+            shares = ", ".join(f"{s.name}: {_percent(x)}" for s, x in zip(evaluation.settings, closed, strict=True))
             parts.append(f"Share of the gap between {floor} and {ceiling} closed: {shares}.")
         parts.append(_verdict_table(evaluation, trained, verdicts))
     if notes:
@@ -111,9 +107,7 @@ def _verdict_table(evaluation: Evaluation, trained: str, verdicts: Mapping[str, 
 
 
 def _cell(comparison: Comparison) -> str:
-    return (
-        f"{comparison.verdict} {comparison.difference:+.3f} [{comparison.low:+.3f}, {comparison.high:+.3f}]"
-    )
+    return f"{comparison.verdict} {comparison.difference:+.3f} [{comparison.low:+.3f}, {comparison.high:+.3f}]"
 
 
 def _frontier_table(frontiers: Sequence[Frontier]) -> str:
@@ -129,8 +123,8 @@ def _frontier_table(frontiers: Sequence[Frontier]) -> str:
     ]
     header = ["frontier", "AIQ (paper)", "AIQ (RouterBench code)", "ΔQ at c*, points", "cost to reach q*"]
     text = (
-        "Frontiers over the weights, vertices chosen on val and scored on test. c*, q*: cost and quality of "
-        "the single choice that is best on this split."
+        "Frontiers over the weights, vertices chosen on val and scored on test. c*, q*: cost and quality "
+        "here of the single choice that is best on val."
     )
     return f"{text}\n\n{table(header, rows)}"
 
@@ -164,9 +158,7 @@ def _figures(evaluation: Evaluation, weights: bool) -> str:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _number(value: float | None, spec: str = ".3f") -> str:

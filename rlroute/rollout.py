@@ -62,6 +62,8 @@ def rollout(
     played with the same arguments are compared on common random numbers. `progress` is called with the number of
     episodes done.
     """
+    if len(tasks) == 0:
+        raise ValueError("no tasks to play: expected at least one root state")
     dynamics = env.dynamics
     queue = np.repeat(np.asarray(tasks, np.int64), episodes)
     policy.begin(env)

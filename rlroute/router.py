@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -211,7 +211,16 @@ class Episode:
             called = self.router.choices.index(choice)
         name = self.router.choices[called]
         response = Response(
-            name, text, answer, verdict, error, latency_s, prompt_tokens, cached_tokens, completion_tokens, cost_usd
+            name,
+            text,
+            answer,
+            verdict,
+            error,
+            latency_s,
+            prompt_tokens,
+            cached_tokens,
+            completion_tokens,
+            cost_usd,
         )
         spent = self._live.record(called, response)
         self.spent_usd += spent

@@ -62,9 +62,7 @@ def _seconds(name: str, meaning: str) -> Column:
 
 
 CHOICES = (
-    Column(
-        "name", "string", "name of the model, of the model at an effort level, or of the tool", required=True
-    ),
+    Column("name", "string", "name of the model, of the model at an effort level, or of the tool", required=True),
     Column("kind", "string", "what it is: model, effort, tool, …", default="model"),
     Column("description", "string", "what it is good at, in prose", default=""),
     _usd("input_usd_per_mtok", "price of a million input tokens, USD; null = unknown"),
@@ -72,12 +70,8 @@ CHOICES = (
     _usd("output_usd_per_mtok", "price of a million output tokens, USD; null = unknown"),
     _seconds("first_token_s", "latency to the first token, seconds; null = unknown"),
     Column("output_tokens_per_s", "float", "output tokens a second; null = unknown", low=0, high=FLOAT_MAX),
-    Column(
-        "max_completion_tokens", "int", "the completion is cut at this many tokens; null = unknown", low=1
-    ),
-    _seconds(
-        "cache_ttl_s", "time to live of a cached prefix, seconds; null = 300 with a cached price, else 0"
-    ),
+    Column("max_completion_tokens", "int", "the completion is cut at this many tokens; null = unknown", low=1),
+    _seconds("cache_ttl_s", "time to live of a cached prefix, seconds; null = 300 with a cached price, else 0"),
     Column("price_source", "string", "where the prices come from"),
     Column("price_date", "string", "when they were read, YYYY-MM-DD"),
 )
@@ -130,16 +124,10 @@ RESPONSES = (
     _tokens("reasoning_tokens", "tokens of hidden reasoning among them"),
     _usd("cost_usd", "what the call cost, USD; null = computed from tokens and prices"),
     _seconds("latency_s", "seconds until it was complete; null = from tokens and speeds, else 0"),
-    Column(
-        "error", "string", "what went wrong (starts with the HTTP status if there is one); null = nothing"
-    ),
+    Column("error", "string", "what went wrong (starts with the HTTP status if there is one); null = nothing"),
     Column("action", "string", "normalised action, for labels of minimum sufficient effort"),
-    Column(
-        "propensity", "float", "probability with which this choice was drawn", low=0, high=1, low_open=True
-    ),
-    Column(
-        "verdict", "float", "what a checker that sees no gold said of it; null = no checker", low=0, high=1
-    ),
+    Column("propensity", "float", "probability with which this choice was drawn", low=0, high=1, low_open=True),
+    Column("verdict", "float", "what a checker that sees no gold said of it; null = no checker", low=0, high=1),
 )
 
 OUTCOMES = (
@@ -193,9 +181,7 @@ def conform(table: str, column: Column, values: Any) -> Any:
     target = arrow_type(column)
     found = values.type
     if found != target:
-        text = (
-            pt.is_string(found) or pt.is_large_string(found) or pt.is_dictionary(found) or pt.is_date(found)
-        )
+        text = pt.is_string(found) or pt.is_large_string(found) or pt.is_dictionary(found) or pt.is_date(found)
         number = pt.is_integer(found) or pt.is_floating(found)
         castable = (
             pt.is_null(found)

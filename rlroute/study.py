@@ -89,9 +89,7 @@ def study(
     return result
 
 
-def _off_policy(
-    make_env: MakeEnv, setting: Setting, given: Policy | Sequence[Policy] | list[Tuned], i: int
-) -> str:
+def _off_policy(make_env: MakeEnv, setting: Setting, given: Policy | Sequence[Policy] | list[Tuned], i: int) -> str:
     chosen = given[i] if isinstance(given, Sequence) else given
     policy = chosen.policy if isinstance(chosen, Tuned) else chosen
     return str(first_call_value(make_env("test", **setting.arguments), policy, setting.value))
@@ -100,11 +98,12 @@ def _off_policy(
 def _frontiers(result: Study, singles: Sequence[str], trained: Sequence[str]) -> list[Frontier]:
     val, test = result.val, result.test
     pool = _pool_points(test, singles)
-    frontiers = [frontier("mixes of single choices", _pool_points(val, singles), pool, pool)]
+    best = int(np.argmax(_pool_points(val, singles)[1]))
+    frontiers = [frontier("mixes of single choices", _pool_points(val, singles), pool, pool, best)]
     for name, chosen in result.tuned.items():
         on_val = np.array([t.cost_usd for t in chosen]), np.array([t.quality for t in chosen])
-        frontiers.append(frontier(name, on_val, test.points(name), pool))
-    frontiers += [frontier(name, val.points(name), test.points(name), pool) for name in trained]
+        frontiers.append(frontier(name, on_val, test.points(name), pool, best))
+    frontiers += [frontier(name, val.points(name), test.points(name), pool, best) for name in trained]
     return frontiers
 
 

@@ -148,9 +148,7 @@ def render(summary: Summary, log: Log, console: Console) -> None:
     table.add_column("choice", overflow="fold")
     for column in shown:
         table.add_column(column, justify="right", no_wrap=True)
-    order = sorted(
-        range(len(summary.choices)), key=lambda c: -np.nan_to_num(summary.choices[c].quality, nan=-1.0)
-    )
+    order = sorted(range(len(summary.choices)), key=lambda c: -np.nan_to_num(summary.choices[c].quality, nan=-1.0))
     for c in order:
         table.add_row(escape(summary.choices[c].name), *(cells[c] for cells in shown.values()))
     console.print(table)

@@ -237,9 +237,7 @@ def fill_states(states: Any) -> Any:
     group_of_task: dict[str, str] = {}
     for row, task in enumerate(tasks):
         if steps[row] == 0 and parents[row] is None and task not in group_of_task:
-            group_of_task[task] = (
-                groups[row] if groups[row] is not None else group_of(texts[row].strip() or task)
-            )
+            group_of_task[task] = groups[row] if groups[row] is not None else group_of(texts[row].strip() or task)
     for row, task in enumerate(tasks):
         if groups[row] is None:
             groups[row] = group_of_task[task] if task in group_of_task else group_of(task)

@@ -44,7 +44,12 @@ def check_routing_env(env: gym.Env, *, episodes: int = 20, seed: int = 0) -> Non
 
 
 def _check_episode(
-    env: gym.Env, twin: gym.Env | None, observation: Any, info: dict[str, Any], rng: np.random.Generator, illegal: bool
+    env: gym.Env,
+    twin: gym.Env | None,
+    observation: Any,
+    info: dict[str, Any],
+    rng: np.random.Generator,
+    illegal: bool,
 ) -> None:
     total = np.zeros(len(VECTOR_NAMES))
     ended = truncated = False
@@ -67,7 +72,9 @@ def _check_episode(
         if break_rule:
             assert reward == INVALID_ACTION_REWARD, f"{where}: a masked action was rewarded with {reward}, expected −1"
             assert not ended, f"{where}: a masked action terminated the episode"
-            assert not np.any(info["reward_vector"]), f"{where}: a masked action has the reward vector {info['reward_vector']}"
+            assert not np.any(info["reward_vector"]), (
+                f"{where}: a masked action has the reward vector {info['reward_vector']}"
+            )
             _check_same(observation, before, where + " (masked)")
         assert not (ended and truncated), f"{where}: both terminated and truncated"
         assert ended or info["reward_vector"][0] == 0, f"{where}: quality was paid before the end"
@@ -89,7 +96,9 @@ def _check_info(env: gym.Env, observation: Any, info: dict[str, Any], where: str
     if isinstance(observation, dict):
         assert np.array_equal(observation["action_mask"], mask), f"{where}: masks of observation and info differ"
     vector = np.asarray(info.get("reward_vector"))
-    assert vector.shape == (len(VECTOR_NAMES),), f"{where}: reward_vector of shape {vector.shape}, expected ({len(VECTOR_NAMES)},)"
+    assert vector.shape == (len(VECTOR_NAMES),), (
+        f"{where}: reward_vector of shape {vector.shape}, expected ({len(VECTOR_NAMES)},)"
+    )
     assert np.isfinite(vector).all(), f"{where}: reward_vector {vector} is not finite"
     assert (vector[1:3] >= 0).all(), f"{where}: cost or latency below 0 in {vector}"
 

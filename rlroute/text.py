@@ -9,11 +9,12 @@ import re
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 
-_TOKEN = re.compile(r"[a-z]+|\d+|[^\w\s]")
+_TOKEN = re.compile(r"[^\W\d_]+|\d+|[^\w\s]")
 
 
 class Featuriser(Protocol):
@@ -48,7 +49,7 @@ class HashedNgrams:
 
 def _hashed(text: str) -> tuple[np.ndarray, np.ndarray]:
     tokens = ["0" * len(t) if t.isdigit() else t for t in _TOKEN.findall(text.lower())]
-    grams = tokens + [f"{a} {b}" for a, b in zip(tokens, tokens[1:], strict=False)]
+    grams = tokens + [f"{a} {b}" for a, b in pairwise(tokens)]
     codes = np.array([zlib.crc32(gram.encode()) for gram in grams], np.uint32)
     signs = np.where(codes >> np.uint32(31), np.float32(-1), np.float32(1))
     return (codes % np.uint32(HashedNgrams.size)).astype(np.intp), signs
@@ -62,7 +63,11 @@ class MiniLM:
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         vectors = _minilm().encode(
-            list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
+            list(texts),
+            batch_size=64,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+            convert_to_numpy=True,
         )
         return np.asarray(vectors, np.float32)
 

@@ -109,9 +109,7 @@ def values(source: Source) -> Iterator[Fault]:
     for name in source.extra_names:
         if source.name != "states" or name not in numeric_extras(source):
             kind = f"an unknown column of type {source.raw(name).type}"
-            yield Fault(
-                source.name, None, name, kind, "a column of the log's schema; it is ignored", "warning"
-            )
+            yield Fault(source.name, None, name, kind, "a column of the log's schema; it is ignored", "warning")
 
 
 def _values_of(source: Source, column: Column) -> Iterator[Fault]:
@@ -167,9 +165,7 @@ def _repeated_attempts(responses: Source, keys: Keys) -> Iterator[Fault]:
     known = (keys.state >= 0) & (keys.choice >= 0)
     attempt = ints(responses.column("attempt")).astype(np.int64)
     num_choices = int(keys.choice.max(initial=0)) + 1
-    key = (keys.state.astype(np.int64) * num_choices + keys.choice) * (
-        int(attempt.max(initial=0)) + 1
-    ) + attempt
+    key = (keys.state.astype(np.int64) * num_choices + keys.choice) * (int(attempt.max(initial=0)) + 1) + attempt
     if bool((key[1:] > key[:-1]).all()):
         return
     order = np.argsort(key, kind="stable")
@@ -183,9 +179,7 @@ def _repeated_attempts(responses: Source, keys: Keys) -> Iterator[Fault]:
             state, choice, number = (value_at(column, row) for column in columns_)
             return f"state {state!r}, choice {choice!r}, attempt {number} a second time"
 
-        yield from _report(
-            "responses", "attempt", repeated, found, "one row for each state, choice and attempt"
-        )
+        yield from _report("responses", "attempt", repeated, found, "one row for each state, choice and attempt")
 
 
 def graph(log: Log, keys: Keys) -> Iterator[Fault]:
@@ -238,9 +232,7 @@ def graph(log: Log, keys: Keys) -> Iterator[Fault]:
     answered[keys.state] = True
     found = _shown(ids)
     yield from _report("states", "terminal", terminal & answered, found, "no responses in a terminal state")
-    yield from _report(
-        "states", "terminal", ~terminal & ~answered, found, "responses in a state that is not terminal"
-    )
+    yield from _report("states", "terminal", ~terminal & ~answered, found, "responses in a state that is not terminal")
     outcome = bools(states.column("success").is_valid()) & ~terminal
     yield from _report("states", "success", outcome, found, "an outcome at terminal states only", "warning")
     reached = root.copy()
@@ -249,9 +241,7 @@ def graph(log: Log, keys: Keys) -> Iterator[Fault]:
     if log.has_outcomes:  # what could have happened, though it was not drawn
         ahead = log.source("outcomes").index("next_state_id", ids.combine_chunks())
         reached[ahead[ahead >= 0]] = True
-    yield from _report(
-        "states", "state_id", ~reached & ~terminal, found, "a response that leads here", "warning"
-    )
+    yield from _report("states", "state_id", ~reached & ~terminal, found, "a response that leads here", "warning")
 
 
 def scores(log: Log, keys: Keys) -> Iterator[Fault]:
@@ -269,13 +259,8 @@ def money(log: Log, keys: Keys) -> Iterator[Fault]:
     choices, responses = log.source("choices"), log.source("responses")
     cost = floats(responses.column("cost_usd"))
     computed = np.isnan(cost)
-    tokens = {
-        name: ints(responses.column(name)) for name in ("prompt_tokens", "cached_tokens", "completion_tokens")
-    }
-    usd = {
-        name: floats(choices.column(f"{name}_usd_per_mtok")) / 1e6
-        for name in ("input", "cached_input", "output")
-    }
+    tokens = {name: ints(responses.column(name)) for name in ("prompt_tokens", "cached_tokens", "completion_tokens")}
+    usd = {name: floats(choices.column(f"{name}_usd_per_mtok")) / 1e6 for name in ("input", "cached_input", "output")}
     usd["cached_input"] = np.where(np.isnan(usd["cached_input"]), usd["input"], usd["cached_input"])
     if computed.any():
         computed &= ~bools(pc.match_substring_regex(responses.column("error"), UNBILLED))
@@ -399,9 +384,7 @@ def outcomes(log: Log, keys: Keys) -> Iterator[Fault]:
     ahead = source.index("next_state_id", ids)
     dangling = [("state_id", state), ("choice", choice), ("next_state_id", ahead)]
     for name, rows in dangling:
-        yield from _report(
-            "outcomes", name, rows == UNKNOWN, _shown(source.column(name)), "a name that exists"
-        )
+        yield from _report("outcomes", name, rows == UNKNOWN, _shown(source.column(name)), "a name that exists")
     if any((rows == UNKNOWN).any() for _, rows in dangling):
         return
     cell = state.astype(np.int64) * log.source("choices").num_rows + choice
@@ -409,9 +392,7 @@ def outcomes(log: Log, keys: Keys) -> Iterator[Fault]:
     off = np.abs(total - 1)[cell] > PROBABILITY_TOLERANCE
     off &= np.concatenate([[True], np.diff(cell) != 0])
     expected = "probabilities that add up to 1 in each state and choice"
-    yield from _report(
-        "outcomes", "probability", off, lambda row: f"a sum of {total[cell[row]]:.6g}", expected
-    )
+    yield from _report("outcomes", "probability", off, lambda row: f"a sum of {total[cell[row]]:.6g}", expected)
 
 
 RULES: tuple[Rule, ...] = (graph, scores, money, coverage, splits, oddities, outcomes)

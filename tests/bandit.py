@@ -33,7 +33,7 @@ def layout(num_choices: int) -> Layout:
 class BanditVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]):
     """`num_envs` bandits with next-step autoreset. Counts how often a masked action was taken."""
 
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012 - Gymnasium's own convention
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(self, num_envs: int = 1, num_choices: int = 4, closed_share: float = 0.3, **_: Any) -> None:
         self.num_envs, self.layout, self.closed_share = num_envs, layout(num_choices), closed_share

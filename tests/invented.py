@@ -42,9 +42,7 @@ def question_log(questions: int = 150, seed: int = 0, checker: bool = True, spoi
         kind = int(rng.random() < 0.5)
         name = f"q{i:03d}"
         text = f"{'add these numbers' if kind == 0 else 'prove the theorem'} {'xyz'[i % 3]}"
-        states.append(
-            {"state_id": name, "group_id": name, "text": text, "task_name": str(kind), "split": _split(i)}
-        )
+        states.append({"state_id": name, "group_id": name, "text": text, "task_name": str(kind), "split": _split(i)})
         for choice, skill in SKILL.items():
             right = bool(rng.random() < skill[kind])
             answer = "right" if right else f"wrong {rng.integers(3)}"

@@ -39,16 +39,12 @@ class Letters(HashedNgrams):
     size = 8
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        counts = np.array(
-            [[text.lower().count(letter) for letter in "abehinot"] for text in texts], np.float32
-        )
+        counts = np.array([[text.lower().count(letter) for letter in "abehinot"] for text in texts], np.float32)
         norm = np.linalg.norm(counts, axis=1, keepdims=True)
         return np.divide(counts, norm, out=counts, where=norm > 0)
 
 
-def response(
-    state: str, choice: str, answer: str | None = None, quality: float | None = 0.0, **more: Any
-) -> Row:
+def response(state: str, choice: str, answer: str | None = None, quality: float | None = 0.0, **more: Any) -> Row:
     """A row of responses: 100 prompt and 10 completion tokens, 1 s, unless `more` says otherwise."""
     row: Row = {"state_id": state, "choice": choice, "attempt": 0, "answer": answer, "quality": quality}
     return row | {"prompt_tokens": 100, "completion_tokens": 10, "latency_s": 1.0, "verdict": None} | more
@@ -201,9 +197,7 @@ class Play:
 
     def do(self, *names: str) -> Play:
         for name in names:
-            self.observation, self.reward, self.terminated, self.truncated, self.info = self.env.step(
-                self.action(name)
-            )
+            self.observation, self.reward, self.terminated, self.truncated, self.info = self.env.step(self.action(name))
         return self
 
     @property

@@ -37,9 +37,7 @@ def many_questions(change: Change | None = None) -> Log:
             for attempt in range(3):
                 answer = ("red", "green", "blue", None)[rng.integers(4)]
                 following = f"{name[:-2]}/2.{answer}" if leads and answer else None
-                row = response(
-                    name, choice, answer, float(rng.integers(2)), attempt=attempt, next_state_id=following
-                )
+                row = response(name, choice, answer, float(rng.integers(2)), attempt=attempt, next_state_id=following)
                 row |= {
                     "prompt_tokens": int(rng.integers(40, 60)),
                     "completion_tokens": int(rng.integers(1, 61)),
@@ -55,9 +53,7 @@ def many_questions(change: Change | None = None) -> Log:
         name, common = f"q{i}", {"split": SPLITS[i % 3], "task_id": f"q{i}", "group_id": f"q{i}"}
         text = " ".join(rng.choice(WORDS, 4))
         states.append(common | {"state_id": name, "text": text, "gold": ["red"]})
-        states.append(
-            common | {"state_id": f"{name}/1", "text": f"first {text}", "parent_id": name, "step": 1}
-        )
+        states.append(common | {"state_id": f"{name}/1", "text": f"first {text}", "parent_id": name, "step": 1})
         ask(name, leads=False)
         ask(f"{name}/1", leads=True)
         for answer in ("red", "green", "blue"):
@@ -78,9 +74,7 @@ def many_tasks(change: Change | None = None) -> Log:
         for step in range(6):
             for branch in range(1 if step == 0 else 2):
                 name, text = f"{task}/{step}.{branch}", " ".join(rng.choice(WORDS, 4))
-                states.append(
-                    common | {"state_id": name, "step": step, "text": text, "left": float(rng.random())}
-                )
+                states.append(common | {"state_id": name, "step": step, "text": text, "left": float(rng.random())})
                 for choice in ("small", "large"):
                     for attempt in range(3):
                         to = f"{step + 1}.{rng.integers(2)}" if step < 5 else ("won", "lost")[rng.integers(2)]
@@ -102,9 +96,7 @@ def many_tasks(change: Change | None = None) -> Log:
     return _changed(states, responses, None, change)
 
 
-def _changed(
-    states: list[Row], responses: list[Row], choices: list[Row] | None, change: Change | None
-) -> Log:
+def _changed(states: list[Row], responses: list[Row], choices: list[Row] | None, change: Change | None) -> Log:
     more: Row = {} if choices is None else {"choices": choices}
     log = make_log(states, responses, **more)
     if change is None:
@@ -143,9 +135,7 @@ def watch(env: Any) -> tuple[list[np.ndarray], list[np.ndarray], set[int]]:
     paid: list[np.ndarray] = []
     while env.dynamics.active.any():
         mask = info["action_mask"]
-        score = np.sin(
-            3.7 * len(paid) + 11.3 * np.arange(len(mask))[:, None] + 5.1 * np.arange(mask.shape[1])
-        )
+        score = np.sin(3.7 * len(paid) + 11.3 * np.arange(len(mask))[:, None] + 5.1 * np.arange(mask.shape[1]))
         observation, reward, terminated, _, info = env.step(np.where(mask == 1, score, -2).argmax(axis=1))
         shown += [
             observation,

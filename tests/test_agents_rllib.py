@@ -31,9 +31,7 @@ from rlroute.agents.rllib import columnar, ppo  # noqa: E402
 from rlroute.agents.rllib.module import RouterModule  # noqa: E402
 
 ENV = "bandit:toy/Bandit-v0"
-SMALL = ppo.PPOArguments(
-    total_steps=3000, num_envs=32, rollout_length=16, minibatch=256, hidden=16, checkpoint_every=1
-)
+SMALL = ppo.PPOArguments(total_steps=3000, num_envs=32, rollout_length=16, minibatch=256, hidden=16, checkpoint_every=1)
 ROOT = Path(__file__).parents[1]
 
 
@@ -72,9 +70,7 @@ def play(policy: TrainedPolicy, num_choices: int, steps: int = 60) -> float:
     for _ in range(steps):
         playing = ~env.done
         best += float(env.best()[playing].sum())
-        observation, rewards, *_ = env.step(
-            policy.act(observation["observation"], observation["action_mask"])
-        )
+        observation, rewards, *_ = env.step(policy.act(observation["observation"], observation["action_mask"]))
         earned += float(rewards.sum())
     assert env.masked_actions == 0
     return earned / best
@@ -83,9 +79,7 @@ def play(policy: TrainedPolicy, num_choices: int, steps: int = 60) -> float:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy trained with four choices for some 100,000 steps."""
-    arguments = ppo.PPOArguments(
-        total_steps=100_000, num_envs=128, rollout_length=32, minibatch=1024, hidden=32
-    )
+    arguments = ppo.PPOArguments(total_steps=100_000, num_envs=128, rollout_length=32, minibatch=1024, hidden=32)
     return ppo.train(ENV, {"num_choices": 4}, tmp_path_factory.mktemp("trained"), arguments)
 
 
@@ -256,20 +250,14 @@ ppo.train({ENV!r}, {{}}, {str(tmp_path)!r}, ppo.PPOArguments(**{asdict(SMALL) | 
     killed_at = int(latest.name.removeprefix("step-"))
     assert killed_at < total
     arguments = ppo.PPOArguments(**(asdict(SMALL) | {"total_steps": killed_at, "checkpoint_every": 1}))
-    halted = load_policy(
-        ppo.train(ENV, {}, tmp_path, arguments, resume=True)
-    ).parameters  # no step left to do
+    halted = load_policy(ppo.train(ENV, {}, tmp_path, arguments, resume=True)).parameters  # no step left to do
 
     seen: list[int] = []
     arguments = ppo.PPOArguments(**(asdict(SMALL) | {"total_steps": total}))
-    policy = load_policy(
-        ppo.train(ENV, {}, tmp_path, arguments, lambda done, *_: seen.append(done), resume=True)
-    )
+    policy = load_policy(ppo.train(ENV, {}, tmp_path, arguments, lambda done, *_: seen.append(done), resume=True))
     assert killed_at < seen[0] <= killed_at + 32 * 16
     assert total <= seen[-1] == policy.card["training"]["steps"] < total + 32 * 16
-    assert not any(
-        np.array_equal(policy.parameters[name], halted[name]) for name in halted if "weight" in name
-    )
+    assert not any(np.array_equal(policy.parameters[name], halted[name]) for name in halted if "weight" in name)
 
 
 def test_only_the_last_complete_checkpoint_is_kept_and_found(tmp_path: Path) -> None:
@@ -295,16 +283,12 @@ def test_resuming_as_another_run_names_the_difference(tmp_path: Path) -> None:
 
 def test_every_knob_is_in_the_help_with_its_comment() -> None:
     script = ROOT / "agents" / "rllib" / "ppo.py"
-    result = subprocess.run(
-        [sys.executable, str(script), "--help"], capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
     text = " ".join(result.stdout.split())
     for knob in fields(ppo.PPOArguments):
         assert f"--{knob.name.replace('_', '-')}" in text
     assert "passes over every batch (default: 3)" in text
-    options = ppo.parser().parse_args(
-        ["env", "out", "--epochs", "2", "--no-anneal", "--learning-rate", "1e-4"]
-    )
+    options = ppo.parser().parse_args(["env", "out", "--epochs", "2", "--no-anneal", "--learning-rate", "1e-4"])
     assert (options.epochs, options.anneal, options.learning_rate) == (2, False, 1e-4)
 
 

@@ -17,9 +17,9 @@ from rlroute.envs.budget_route.references import (
     StepRule,
     references,
     small_and_large,
-    value_after,
 )
 from rlroute.evaluation import Setting, tune
+from rlroute.graph import prospects
 from rlroute.log import Log
 from rlroute.policies import Policy
 from rlroute.rollout import Episodes, rollout
@@ -37,9 +37,7 @@ def log() -> Log:
 
 
 def make_env(log: Log, split: str = "test", **arguments: Any) -> BudgetRouteVectorEnv:
-    return BudgetRouteVectorEnv(
-        64, autoreset="disabled", log=log, split=split, featuriser="letters", **arguments
-    )
+    return BudgetRouteVectorEnv(64, autoreset="disabled", log=log, split=split, featuriser="letters", **arguments)
 
 
 def play(env: BudgetRouteVectorEnv, policy: Policy) -> Episodes:
@@ -52,7 +50,7 @@ def test_small_is_the_cheapest_and_large_the_best_of_the_others(log: Log) -> Non
 
 def test_value_after_a_choice_is_that_of_the_states_it_leads_to(log: Log) -> None:
     arrays = log.arrays
-    after = value_after(arrays)
+    after = prospects(arrays)
     last = np.flatnonzero(arrays.step == 4)
     won = np.asarray(arrays.success)[np.asarray(arrays.next_state)[arrays.cell[last * 2]]]
     assert np.array_equal(after[last, SMALL], won.astype(float))

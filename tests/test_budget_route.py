@@ -84,9 +84,7 @@ def test_router_r1_pays_a_success_by_the_completion_tokens_of_all_its_calls() ->
     assert game.reward == 0
     reference = game.dynamics.features.reference
     root = np.sqrt(2 * 10 * 20e-6)
-    saved = 1 - np.clip(
-        (root - reference.root_cost_p5) / (reference.root_cost_p95 - reference.root_cost_p5), 0, 1
-    )
+    saved = 1 - np.clip((root - reference.root_cost_p5) / (reference.root_cost_p95 - reference.root_cost_p5), 0, 1)
     assert_allclose(game.do("choose large").reward, 0.6 + 0.4 * saved)
     assert play(walk_log(2), "large", "small", reward="router_r1", preference=0.4).reward == 0
 
@@ -259,9 +257,7 @@ def test_a_prompt_prefix_that_the_choice_has_seen_is_charged_at_the_cached_price
 @by_hand
 def test_switching_to_another_choice_pays_the_whole_prompt() -> None:
     game = play(walk_log(4, prompts=PROMPTS, latency_s=10.0))
-    costs = [
-        float(game.do(f"choose {c}").info["reward_vector"][1]) for c in ("small", "large", "small", "large")
-    ]
+    costs = [float(game.do(f"choose {c}").info["reward_vector"][1]) for c in ("small", "large", "small", "large")]
     expected = [
         100 * 1e-6 + 20e-6,
         250 * 10e-6 + 200e-6,
@@ -284,9 +280,7 @@ def test_a_cached_prefix_lives_for_its_time_and_no_longer() -> None:
     )
     # A prefix that is exactly as old as its time to live is still there.
     assert_allclose(
-        play(walk_log(4, prompts=PROMPTS, latency_s=100.0), "small", "large", "small").info["reward_vector"][
-            1
-        ],
+        play(walk_log(4, prompts=PROMPTS, latency_s=100.0), "small", "large", "small").info["reward_vector"][1],
         300 * 1e-6 + 100 * 0.25e-6 + 20e-6,
     )
 

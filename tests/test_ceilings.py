@@ -68,9 +68,7 @@ def brute_think(
         seen: dict[int, int] = {}
         return tuple(-1 if k == empty else seen.setdefault(k, len(seen)) for k in kinds)
 
-    def act(
-        state: int, left: int, calls: tuple[int, ...], belief: dict[Any, float]
-    ) -> tuple[float, float, float]:
+    def act(state: int, left: int, calls: tuple[int, ...], belief: dict[Any, float]) -> tuple[float, float, float]:
         mass = sum(belief.values())
         options = []
         for choice in set(calls):
@@ -153,9 +151,7 @@ def test_knowing_more_never_hurts(asked: Log) -> None:
     for less in (blind, still, brief):
         assert (full.value >= less.value - 1e-12).all()
         assert full.value.mean() > less.value.mean() + 0.01
-    np.testing.assert_allclose(
-        full.value, full.quality - weights[:, None] * full.cost_usd / c_ref, atol=1e-12
-    )
+    np.testing.assert_allclose(full.value, full.quality - weights[:, None] * full.cost_usd / c_ref, atol=1e-12)
 
 
 def test_one_round_without_thinking_is_the_best_single_call(asked: Log) -> None:
@@ -182,9 +178,7 @@ def test_unknown_checker_is_refused(asked: Log) -> None:
         think.latent_knowing(asked, np.arange(1), np.ones(1), 1.0, checker="action")  # type: ignore[arg-type]
 
 
-def brute_clairvoyant(
-    arrays: Any, rows: np.ndarray, root: int, rounds: int, weight: float, c_ref: float
-) -> float:
+def brute_clairvoyant(arrays: Any, rows: np.ndarray, root: int, rounds: int, weight: float, c_ref: float) -> float:
     """Best over every sequence of actions, hearing as many choices in a state as one likes."""
 
     def act(state: int, left: int, counts: tuple[int, ...]) -> float:
@@ -229,9 +223,7 @@ def test_cheapest_success_costs_what_it_must(asked: Log) -> None:
     found = think.clairvoyant(arrays, roots, np.array([0.0, 1e-3]), 1.0, recorded_rows(arrays))
     succeeds = np.isfinite(found.least_cost_usd)
     np.testing.assert_allclose(found.value[0], succeeds.astype(float), atol=1e-9)
-    np.testing.assert_allclose(
-        found.value[1][succeeds], 1.0 - 1e-3 * found.least_cost_usd[succeeds], atol=1e-9
-    )
+    np.testing.assert_allclose(found.value[1][succeeds], 1.0 - 1e-3 * found.least_cost_usd[succeeds], atol=1e-9)
     assert 0 < succeeds.mean() <= 1
 
 
@@ -284,9 +276,7 @@ def roll(log: Any, outcomes: Outcomes, policy: np.ndarray, cap: int, weight: flo
         choice = int(policy[state, left])
         assert choice == 0 or left > 0
         after = [walk(int(s), left - choice) for s in outcomes.next_state[state, choice]]
-        return (
-            float(outcomes.probability[state, choice] @ after) - weight * outcomes.cost_usd[state, choice, 0]
-        )
+        return float(outcomes.probability[state, choice] @ after) - weight * outcomes.cost_usd[state, choice, 0]
 
     return walk(0, cap)
 
@@ -297,9 +287,7 @@ def test_budget_latent_knowing_is_the_best_of_all_policy_tables(weight: float) -
     cap = 1
     found = budget.latent_knowing(log, np.array([0]), EXPENSIVE, cap, weight, 1.0, outcomes)
     best = -np.inf
-    for bits in itertools.product(
-        (0, 1), repeat=7
-    ):  # what to do with a call left; without one the cheap choice acts
+    for bits in itertools.product((0, 1), repeat=7):  # what to do with a call left; without one the cheap choice acts
         policy = np.zeros((9, 2), int)
         policy[:7, 1] = bits
         best = max(best, roll(log, outcomes, policy, cap, weight))
@@ -355,10 +343,7 @@ def test_budget_clairvoyant_beats_latent_knowing_on_average(tasked: Log) -> None
     roots = np.flatnonzero(np.asarray(tasked.arrays.root))
     rows = recorded_rows(tasked.arrays)
     for cap in (2, 4, 6):
-        seen = [
-            budget.clairvoyant(tasked.arrays, roots, EXPENSIVE, rows[:, :, k], cap)
-            for k in range(rows.shape[2])
-        ]
+        seen = [budget.clairvoyant(tasked.arrays, roots, EXPENSIVE, rows[:, :, k], cap) for k in range(rows.shape[2])]
         knowing = budget.latent_knowing(tasked, roots, EXPENSIVE, cap)
         assert np.mean([seer.success.mean() for seer in seen]) > knowing.success.mean()
 

@@ -25,21 +25,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def recording(folder: Path, score: str = "1") -> Path:
     """A recording of 30 queries and two models, the score of one of them as given."""
-    rows = [
-        f"query {i},{model},{(i + len(model)) % 2},0.{len(model)}" for i in range(30) for model in ("x", "yy")
-    ]
+    rows = [f"query {i},{model},{(i + len(model)) % 2},0.{len(model)}" for i in range(30) for model in ("x", "yy")]
     rows[7] = f"query 3,yy,{score},0.2"
     (folder / "data.csv").write_text("\n".join(["prompt,llm,score,usd", *rows]) + "\n")
     columns = {"query": "prompt", "model": "llm", "quality": "score", "cost_usd": "usd"}
-    (folder / "mapping.yaml").write_text(
-        yaml.safe_dump({"name": "mine", "columns": columns, "file": "data.csv"})
-    )
+    (folder / "mapping.yaml").write_text(yaml.safe_dump({"name": "mine", "columns": columns, "file": "data.csv"}))
     return folder
 
 
-def test_a_recording_becomes_a_log_without_writing_code(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recording_becomes_a_log_without_writing_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = recording(tmp_path)
     assert main(["import", "generic", str(source), "--out", str(tmp_path / "log")]) == 0
     assert "full coverage" in capsys.readouterr().out
@@ -70,18 +64,14 @@ def test_a_bad_recording_ends_with_status_2_one_line_and_no_output(
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_a_folder_that_is_no_log_is_not_overwritten(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_that_is_no_log_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = recording(tmp_path)
     assert main(["import", "generic", str(source), "--out", str(source)]) == 2
     assert "not a log" in capsys.readouterr().err
     assert (source / "data.csv").exists()
 
 
-def test_validate_prints_every_fault_and_ends_with_status_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_validate_prints_every_fault_and_ends_with_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = make(query_rows()).save(tmp_path / "log")
     (path / "states.parquet").write_bytes(b"PAR1 and no more")
     (path / "choices.parquet").unlink()

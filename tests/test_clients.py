@@ -1,4 +1,4 @@
-"""A client that nobody here wrote: Stable-Baselines3's PPO trains on every id through `gym.make`, knowing the id alone."""
+"""A client that nobody here wrote: Stable-Baselines3's PPO trains on every id through `gym.make`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def test_stable_baselines3_trains_through_the_id_alone(env_id: str) -> None:
     model.learn(total_timesteps=1024)
     assert model.num_timesteps == 1024
     assert any(
-        not np.array_equal(old, new.detach().numpy()) for old, new in zip(before, model.policy.parameters(), strict=True)
+        not np.array_equal(old, new.detach().numpy())
+        for old, new in zip(before, model.policy.parameters(), strict=True)
     )
     assert len(model.ep_info_buffer) > 50
     assert all(np.isfinite(episode["r"]) for episode in model.ep_info_buffer)

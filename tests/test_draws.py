@@ -70,9 +70,7 @@ def test_permuted_index_does_not_depend_on_its_neighbours_in_the_batch() -> None
     sizes = np.array([3, 7, 1, 5, 3, 2])
     slots = np.arange(6)
     together = permuted_index(KEY, sizes, sizes - 1, slots, 4)
-    alone = [
-        permuted_index(KEY, sizes[i : i + 1], sizes[i : i + 1] - 1, slots[i : i + 1], 4)[0] for i in range(6)
-    ]
+    alone = [permuted_index(KEY, sizes[i : i + 1], sizes[i : i + 1] - 1, slots[i : i + 1], 4)[0] for i in range(6)]
     assert_array_equal(together, alone)
 
 

@@ -60,9 +60,7 @@ def weighted_study() -> Study:
         "best single": [AlwaysChoice(c) for c in range(3)],
         "coin": [Mix([AlwaysChoice(0), AlwaysChoice(2)], [0.5, 0.5])],
     }
-    return study(
-        make_env, WEIGHTS, references, {"trained": AlwaysChoice(1, "middle")}, episodes=1, val_episodes=1
-    )
+    return study(make_env, WEIGHTS, references, {"trained": AlwaysChoice(1, "middle")}, episodes=1, val_episodes=1)
 
 
 def test_tuning_takes_the_best_candidate_on_val_at_each_weight_on_its_own() -> None:
@@ -108,8 +106,7 @@ def test_policies_meet_common_random_numbers() -> None:
 
 def test_several_seeds_count_as_more_pairs_of_the_same_groups() -> None:
     runs = [
-        evaluate(make_env, WEIGHTS[:1], {"dear": AlwaysChoice(2), "cheap": AlwaysChoice(0)}, seed=s)
-        for s in (0, 1)
+        evaluate(make_env, WEIGHTS[:1], {"dear": AlwaysChoice(2), "cheap": AlwaysChoice(0)}, seed=s) for s in (0, 1)
     ]
     verdict = compare(runs, "dear", "cheap")[0]
     assert verdict.groups == runs[0].compare("dear", "cheap")[0].groups
@@ -153,7 +150,7 @@ def test_frontier_vertices_come_from_val_even_where_test_would_choose_others() -
     val = np.array([1.0, 2.0, 3.0]), np.array([0.5, 0.4, 0.9])
     test = np.array([1.0, 2.0, 3.0]), np.array([0.5, 0.95, 0.8])
     singles = np.array([1.0, 3.0]), np.array([0.5, 0.7])
-    found = frontier("x", val, test, singles)
+    found = frontier("x", val, test, singles, best=1)
     assert found.cost_usd.tolist() == [1.0, 3.0]
     assert found.quality.tolist() == [0.5, 0.8]
     assert found.quality_gain == pytest.approx(0.1)
@@ -198,9 +195,7 @@ def test_a_partial_log_gets_estimates_with_propensity_and_only_confounded_withou
                 **arguments,
             )
 
-        outcome = study(
-            make_partial, WEIGHTS[:1], {"single": [AlwaysChoice(2)]}, {"trained": AlwaysChoice(0)}
-        )
+        outcome = study(make_partial, WEIGHTS[:1], {"single": [AlwaysChoice(2)]}, {"trained": AlwaysChoice(0)})
         texts[known] = report.section(outcome.test, "trained")
     assert "beats" not in texts[True] + texts[False]
     assert "SNIPS" in texts[True]
@@ -209,9 +204,7 @@ def test_a_partial_log_gets_estimates_with_propensity_and_only_confounded_withou
 
 
 def test_off_policy_value_of_a_choice_is_near_what_a_full_log_says() -> None:
-    full = ThinkRouteVectorEnv(
-        64, autoreset="disabled", log=question_log(2000), split="test", featuriser="letters"
-    )
+    full = ThinkRouteVectorEnv(64, autoreset="disabled", log=question_log(2000), split="test", featuriser="letters")
     env = ThinkRouteVectorEnv(
         64, autoreset="disabled", log=partial_log(2000), split="test", featuriser="letters", missing="mask"
     )
@@ -238,9 +231,7 @@ def test_files_are_written_whole_and_metrics_are_plain_json(tmp_path: Path) -> N
 def test_plot_draws_weights_and_caps_from_the_results_alone(tmp_path: Path) -> None:
     outcome = weighted_study()
     results = [r.to_dict() for r in outcome.test.results()]
-    capped = evaluate(
-        make_budget_env, [Setting.calls(1), Setting.calls(3)], {"x": FirstLarge(0, 1)}, kind="trained"
-    )
+    capped = evaluate(make_budget_env, [Setting.calls(1), Setting.calls(3)], {"x": FirstLarge(0, 1)}, kind="trained")
     one = plot_frontier(results, tmp_path / "one.png")
     two = plot_frontier(results + [r.to_dict() for r in capped.results()], tmp_path / "two.png")
     assert one.read_bytes()[:4] == b"\x89PNG"
@@ -258,7 +249,5 @@ def test_a_score_for_every_setting_is_demanded() -> None:
 
 
 def test_random_play_is_worse_than_the_best_single_choice() -> None:
-    evaluation = evaluate(
-        make_env, WEIGHTS[:1], {"random": RandomPolicy(), "dear": AlwaysChoice(2)}, episodes=5
-    )
+    evaluation = evaluate(make_env, WEIGHTS[:1], {"random": RandomPolicy(), "dear": AlwaysChoice(2)}, episodes=5)
     assert evaluation.compare("dear", "random")[0].verdict == "beats"

@@ -93,9 +93,7 @@ def test_attempts_used_as_outcomes_agree_with_the_recorded_means(log: Log) -> No
     rows = recorded_rows(arrays)
     quality = np.where(rows >= 0, np.asarray(arrays.quality, np.float64)[rows], 0.0).sum(axis=-1)
     count = np.maximum((rows >= 0).sum(axis=-1), 1)
-    np.testing.assert_allclose(
-        (outcomes.probability * outcomes.quality).sum(axis=-1), quality / count, atol=1e-6
-    )
+    np.testing.assert_allclose((outcomes.probability * outcomes.quality).sum(axis=-1), quality / count, atol=1e-6)
     assert set(np.unique(outcomes.probability.sum(axis=-1).round(9))) <= {0.0, 1.0}
 
 

@@ -115,9 +115,7 @@ def route_row(task: str = "mmlu", metric: str = "em_mc", **answers: tuple[str, f
 
 def routeprofile(folder: Path, rows: list[Any]) -> Path:
     (folder / "routing_test_data.json").write_text(json.dumps(rows))
-    models = {
-        name: {"input_price": 1.0, "output_price": 3.0, "feature": f"about {name}"} for name in ("x", "y")
-    }
+    models = {name: {"input_price": 1.0, "output_price": 3.0, "feature": f"about {name}"} for name in ("x", "y")}
     (folder / "candidate_models.json").write_text(json.dumps(models))
     return folder
 
@@ -136,10 +134,7 @@ def test_routeprofile_costs_come_from_its_prices_and_code_is_marked(tmp_path: Pa
 
 
 def test_routeprofile_leaves_out_what_it_is_told_to(tmp_path: Path) -> None:
-    rows = [
-        route_row(task, x=("(B)", 1.0), y=("(B)", 1.0))
-        for task in ("mmlu", "mbpp", "human_eval", "trivia_qa")
-    ]
+    rows = [route_row(task, x=("(B)", 1.0), y=("(B)", 1.0)) for task in ("mmlu", "mbpp", "human_eval", "trivia_qa")]
     path = routeprofile(tmp_path, rows)
     assert import_log("routeprofile", path, without="code").states["task_name"].to_pylist() == [
         "mmlu",
@@ -207,9 +202,7 @@ def router_r1(folder: Path, rows: list[Any]) -> Path:
 
 
 def test_router_r1_follows_the_names_and_not_the_order_of_a_row(tmp_path: Path) -> None:
-    turned = nq_row(
-        query="who else?", **{name: nq_row()[name][::-1] for name in nq_row() if name.endswith("_list")}
-    )
+    turned = nq_row(query="who else?", **{name: nq_row()[name][::-1] for name in nq_row() if name.endswith("_list")})
     log = import_log("router_r1", router_r1(tmp_path, [nq_row(), turned]))
     assert log.arrays.choice_names == (MIXTRAL, QWEN)
     np.testing.assert_allclose(log.arrays.quality, [1.0, 0.2, 1.0, 0.2])
@@ -256,9 +249,7 @@ def gym(folder: Path, responses: list[dict[str, Any]]) -> Path:
         for model, h in (("plain", 0), ("thinker", 1000))
     }
     questions = {(r["level"], r["task"], r["idx"]) for r in responses}
-    rows = [
-        {"level": a, "task": t, "idx": i, "question": f"{t} {i}" + "?" * 40} for a, t, i in sorted(questions)
-    ]
+    rows = [{"level": a, "task": t, "idx": i, "question": f"{t} {i}" + "?" * 40} for a, t, i in sorted(questions)]
     (folder / "prices.json").write_text(json.dumps(prices))
     for name, lines in (("questions", rows), ("responses", responses)):
         with gzip.open(folder / f"{name}.jsonl.gz", "wt") as file:
@@ -351,9 +342,7 @@ def test_gym_verdicts_are_shown_hidden_or_flipped_repeatably(tmp_path: Path) -> 
         ({"score": None}, "row 3, column score: found None"),
     ],
 )
-def test_gym_names_line_and_field_of_what_is_wrong(
-    tmp_path: Path, spoiled: dict[str, Any], message: str
-) -> None:
+def test_gym_names_line_and_field_of_what_is_wrong(tmp_path: Path, spoiled: dict[str, Any], message: str) -> None:
     path = gym(tmp_path, gym_rows(1))
     rows = gym_rows(1)
     rows[2].update(spoiled)
@@ -488,9 +477,7 @@ BAD_ROWS = [
 
 
 @pytest.mark.parametrize(("column", "value", "message"), BAD_ROWS)
-def test_a_bad_value_is_named_with_file_line_and_column(
-    tmp_path: Path, column: str, value: str, message: str
-) -> None:
+def test_a_bad_value_is_named_with_file_line_and_column(tmp_path: Path, column: str, value: str, message: str) -> None:
     bad = {"prompt": "q", "llm": "x", "score": "1", "usd": "0.1", column: value}
     text = "prompt,llm,score,usd\nq,y,1,0.1\n" + ",".join(bad.values()) + "\n"
     with pytest.raises(LogError, match=message):
@@ -570,9 +557,7 @@ def test_whatever_a_csv_holds_the_import_refuses_it_by_name_or_makes_a_log(
     folder = tmp_path_factory.mktemp("fuzz")
     body = text if isinstance(text, str) else "\n".join(",".join(row) for row in text)
     (folder / "mapping.yaml").write_text(yaml.safe_dump(LONG))
-    (folder / "data.csv").write_text(
-        "prompt,llm,score,usd\n" + body, encoding="utf-8", errors="surrogatepass"
-    )
+    (folder / "data.csv").write_text("prompt,llm,score,usd\n" + body, encoding="utf-8", errors="surrogatepass")
     error = refusal(lambda: import_log("generic", folder / "data.csv").check())
     assert error is None or {fault.table for fault in error.faults} == {"data.csv"}
 
@@ -633,9 +618,7 @@ def test_real_routeprofile_without_code_and_trivia_has_450_queries() -> None:
         ("qwen/qwen2.5-7b-instruct", 0.134, 0.068, 13.9),
     ],
 )
-def test_real_router_r1_has_the_known_figures(
-    model: str, known_f1: float, known_em: float, known_cost: float
-) -> None:
+def test_real_router_r1_has_the_known_figures(model: str, known_f1: float, known_em: float, known_cost: float) -> None:
     path = recording("router_r1_nq")
     quality, cost = single(import_log("router_r1", path))[model]
     assert quality == pytest.approx(known_f1, abs=6e-4)

@@ -315,9 +315,7 @@ def test_missing_and_unknown_features_are_named(budget_router: tuple[Scripted, R
 
 def test_weights_default_to_those_of_training(handmade: None, tmp_path: Path) -> None:
     for preference, expected in ((0.3, 0.3), ((0.01, 1.0), 0.1)):
-        actor, router = scripted(
-            random_policy(think_env(hop_log(), preference=preference), tmp_path / "policy")
-        )
+        actor, router = scripted(random_policy(think_env(hop_log(), preference=preference), tmp_path / "policy"))
         router.episode().decide("Who wrote Emma?")
         place = actor.layout.slices()["cost_weight"]
         assert_allclose(actor.shown[0][place], (np.log10(expected) + 3) / 5, rtol=1e-6)
@@ -381,9 +379,7 @@ def test_extra_features_are_read_in_the_precision_of_the_log(handmade: None, tmp
     for i, split in enumerate(["train"] * 20 + ["val"] + ["test"] * 200):
         common = {"split": split, "task_id": f"t{i}", "group_id": f"t{i}", "text": "oat"}
         states.append(common | {"state_id": f"t{i}", "left": float(rng.normal())})
-        states.append(
-            common | {"state_id": f"t{i}/won", "step": 1, "left": 0.0, "terminal": True, "success": True}
-        )
+        states.append(common | {"state_id": f"t{i}/won", "step": 1, "left": 0.0, "terminal": True, "success": True})
         responses += [response(f"t{i}", c, next_state_id=f"t{i}/won") for c in ("small", "large")]
     env = budget_env(make_log(states, responses))
     actor, router = scripted(random_policy(env, tmp_path / "policy"))

@@ -50,8 +50,7 @@ def test_rows_columns_and_arrow_tables_make_the_same_log() -> None:
     rows = query_rows()
     log = make(rows)
     columns = {
-        table: {key: [row.get(key) for row in data] for key in data[0] | data[1]}
-        for table, data in rows.items()
+        table: {key: [row.get(key) for row in data] for key in data[0] | data[1]} for table, data in rows.items()
     }
     assert Log.from_tables(Card("small-log"), **columns).content_hash == log.content_hash
     tables = {"choices": log.choices, "states": log.states, "responses": log.responses}
@@ -295,6 +294,4 @@ def test_parquet_of_any_width_is_read_in_the_types_of_the_schema(tmp_path: Path)
     )
     pq.write_table(table, file)
     assert Log.open(path).responses.schema == make(query_rows()).responses.schema
-    np.testing.assert_array_equal(
-        Log.open(path).arrays.prompt_tokens, make(query_rows()).arrays.prompt_tokens
-    )
+    np.testing.assert_array_equal(Log.open(path).arrays.prompt_tokens, make(query_rows()).arrays.prompt_tokens)

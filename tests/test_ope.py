@@ -14,9 +14,7 @@ def logged(rows: int = 6000) -> tuple[np.ndarray, ...]:
     hard = rng.random(rows) < 0.5
     p0 = np.where(hard, 0.9, 0.2)
     choice = (rng.random(rows) > p0).astype(int)
-    success = np.where(hard, 0.3, 0.8) + np.where(
-        choice == 0, 0.1, 0.0
-    )  # choice 0 is the better one everywhere
+    success = np.where(hard, 0.3, 0.8) + np.where(choice == 0, 0.1, 0.0)  # choice 0 is the better one everywhere
     reward = (rng.random(rows) < success).astype(float)
     propensity = np.where(choice == 0, p0, 1 - p0)
     return hard, choice, reward, propensity

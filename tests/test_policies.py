@@ -35,9 +35,7 @@ def test_always_one_choice_calls_it_once_and_accepts() -> None:
 
 def test_a_masked_choice_falls_back_to_the_cheapest_that_is_open() -> None:
     log = task_log()
-    env = BudgetRouteVectorEnv(
-        24, autoreset="disabled", log=log, split="test", featuriser="letters", budget_calls=2
-    )
+    env = BudgetRouteVectorEnv(24, autoreset="disabled", log=log, split="test", featuriser="letters", budget_calls=2)
     played = rollout(env, AlwaysChoice(1), env.dynamics.roots)
     assert played.expensive_calls.max() == 2
     assert not played.violation.any()
@@ -89,8 +87,6 @@ def test_probabilities_that_do_not_sum_to_one_are_refused() -> None:
 
 def test_begin_reaches_every_policy_of_a_mix() -> None:
     begun: list[str] = []
-    part = SimpleNamespace(
-        name="part", begin=lambda env: begun.append("x"), act=lambda o, m: np.zeros(len(m), int)
-    )
+    part = SimpleNamespace(name="part", begin=lambda env: begun.append("x"), act=lambda o, m: np.zeros(len(m), int))
     Mix([part, part], [0.5, 0.5]).begin(think_env())
     assert begun == ["x", "x"]

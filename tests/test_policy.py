@@ -128,9 +128,7 @@ def test_observations_of_another_shape_are_refused(folder: Path, size: int, acti
 def test_an_environment_with_another_layout_is_refused(folder: Path) -> None:
     policy, own = load_policy(folder), bandit.layout(6)
     policy.begin(SimpleNamespace(dynamics=SimpleNamespace(layout=own)))  # another pool is welcome
-    other = Layout(
-        own.context, (*own.choice, Feature("new", "none")), 6, own.context_actions, own.choice_actions
-    )
+    other = Layout(own.context, (*own.choice, Feature("new", "none")), 6, own.context_actions, own.choice_actions)
     with pytest.raises(PolicyError, match=r"layout\.choice: found an environment with .*new"):
         policy.begin(SimpleNamespace(dynamics=SimpleNamespace(layout=other)))
 
@@ -218,9 +216,7 @@ def test_cut_or_overwritten_weights_never_load(folder: Path, keep: float, junk: 
         (folder / WEIGHTS_FILE).write_bytes(whole)
 
 
-def test_a_failed_save_leaves_the_old_policy_and_no_litter(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_leaves_the_old_policy_and_no_litter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = random_parameters(1) | {"trunk.bias": np.full(HIDDEN, np.inf, np.float32)}
     with pytest.raises(PolicyError, match="nan or inf"):
         save_policy(folder, card(), bad)

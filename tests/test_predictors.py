@@ -40,9 +40,7 @@ def test_nearest_neighbours_average_the_closest_by_cosine_and_one_overall_mean()
     x = np.array([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]])
     y = np.array([[1.0], [0.0], [0.0]])
     # The two nearest by angle, plus the overall mean of 1/3 as a third.
-    assert NearestNeighbours(2).fit(x, y).predict(np.array([[5.0, 0.0]]))[0, 0] == pytest.approx(
-        (1 + 1 / 3) / 3
-    )
+    assert NearestNeighbours(2).fit(x, y).predict(np.array([[5.0, 0.0]]))[0, 0] == pytest.approx((1 + 1 / 3) / 3)
 
 
 def test_several_k_at_once_equal_one_at_a_time() -> None:

@@ -210,7 +210,9 @@ def test_splits_never_mix(env_id: str) -> None:
         ({"render_mode": "human"}, "'ansi'"),
     ],
 )
-def test_bad_arguments_are_refused_with_the_allowed_values(env_id: str, arguments: dict[str, Any], message: str) -> None:
+def test_bad_arguments_are_refused_with_the_allowed_values(
+    env_id: str, arguments: dict[str, Any], message: str
+) -> None:
     row = next(row for row in REGISTRY if row.id == env_id)
     module, name = row.vector_entry_point.split(":")
     kind = getattr(__import__(module, fromlist=[name]), name)

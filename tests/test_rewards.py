@@ -26,9 +26,7 @@ def finish(
     totals.quality[:], totals.output_cost_usd[:], totals.format[:] = qualities, costs, format_
     totals.cost_usd[:] = 17.0  # prompt tokens included, which Router-R1 gives away
     everyone = np.full(len(qualities), ended)
-    return reward(
-        totals.vector(), totals, everyone, np.full(len(qualities), weight), np.zeros(len(qualities))
-    )
+    return reward(totals.vector(), totals, everyone, np.full(len(qualities), weight), np.zeros(len(qualities)))
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 0.9, 1.0])

@@ -247,5 +247,7 @@ def test_the_text_model_survives_a_policy_file(tmp_path: Path) -> None:
         full = model.texts([texts[i] for i in batch])
         rows = test[list(batch)]
         assert_array_equal(model.project(full), features.text[rows])
-        assert_array_equal(model.prior(full), features.prior[rows])
+        prior, prospect = model.estimates(full, features.extra[rows])
+        assert_array_equal(prior, features.prior[rows])
+        assert_array_equal(prospect, features.prospect[rows])
         assert_array_equal(model.standardise(log.arrays.extra[rows].astype(np.float64)), features.extra[rows])

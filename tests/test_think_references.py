@@ -28,9 +28,7 @@ pytestmark = [
 CHEAP, MIDDLE, DEAR = 0, 1, 2
 
 
-def make_env(
-    log: Log, split: str = "test", preference: float = 0.05, **arguments: Any
-) -> ThinkRouteVectorEnv:
+def make_env(log: Log, split: str = "test", preference: float = 0.05, **arguments: Any) -> ThinkRouteVectorEnv:
     return ThinkRouteVectorEnv(
         40,
         autoreset="disabled",

@@ -76,9 +76,7 @@ def test_accepting_in_a_sub_question_leads_to_the_next_one_keyed_by_the_answer()
     ("first", "second", "quality"),
     [("large", "large", 1.0), ("large", "small", 0.0), ("small", "large", 0.0), ("small", "small", 0.0)],
 )
-def test_the_last_accepted_answer_is_scored_and_nothing_before_it(
-    first: str, second: str, quality: float
-) -> None:
+def test_the_last_accepted_answer_is_scored_and_nothing_before_it(first: str, second: str, quality: float) -> None:
     game = play("hop", "think", f"call {first}", f"accept {first}", f"call {second}")
     assert not game.terminated
     assert game.quality == 0
@@ -428,9 +426,7 @@ def test_a_hidden_verdict_reaches_no_observation() -> None:
             row["verdict"] = 1.0 - row["verdict"]
 
     for checker, alike in ((None, True), ("observe", False)):
-        stories = [
-            watch(think_vec(many_questions(c), 200, checker=checker))[0] for c in (None, other_verdicts)
-        ]
+        stories = [watch(think_vec(many_questions(c), 200, checker=checker))[0] for c in (None, other_verdicts)]
         assert same(*stories) == alike
 
 

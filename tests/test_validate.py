@@ -198,10 +198,7 @@ SPOILED: dict[str, Case] = {
         think_rows,
         both(
             add("states", state_id="q.1b", text="Who else made X?", step=1, parent_id="q"),
-            *(
-                add("responses", state_id="q.1b", choice=c, quality=0.0, cost_usd=1.0)
-                for c in ("small", "large")
-            ),
+            *(add("responses", state_id="q.1b", choice=c, quality=0.0, cost_usd=1.0) for c in ("small", "large")),
         ),
         ("states", 4, "parent_id", "a second sub-question of step 1"),
     ),
@@ -477,9 +474,7 @@ anything = st.one_of(
     st.text(max_size=5),
     st.lists(st.text(max_size=2), max_size=2),
 )
-cells = st.sampled_from(
-    [(table, column) for table in ("choices", "states", "responses") for column in columns(table)]
-)
+cells = st.sampled_from([(table, column) for table in ("choices", "states", "responses") for column in columns(table)])
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

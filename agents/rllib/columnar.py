@@ -66,9 +66,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):
         super().make_env()
         mode = self.env.metadata.get("autoreset_mode")
         if mode != AutoresetMode.NEXT_STEP:
-            raise ValueError(
-                f"{self.config.env}: found autoreset mode {mode}, expected {AutoresetMode.NEXT_STEP}"
-            )
+            raise ValueError(f"{self.config.env}: found autoreset mode {mode}, expected {AutoresetMode.NEXT_STEP}")
         self.env = self.env.env  # without the wrapper that turns infos into a list of dictionaries
         self._begun: dict[str, NDArray[Any]] | None = None  # the observation to go on from
         self._resetting = np.zeros(self.num_envs, bool)

@@ -259,9 +259,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("env", help="environment id, such as rlroute:rlroute/ThinkRoute-v0")
     command.add_argument("out", type=Path, help="folder for checkpoints and policy")
-    command.add_argument(
-        "--env-arguments", type=json.loads, default={}, help="arguments of the environment as JSON"
-    )
+    command.add_argument("--env-arguments", type=json.loads, default={}, help="arguments of the environment as JSON")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT")
     for knob in fields(PPOArguments):
         how: dict[str, Any] = {"type": type(knob.default)}

@@ -124,9 +124,7 @@ class Clairvoyant:
 
     success: np.ndarray  # (M,) bool: within the cap
     least_expensive_calls: np.ndarray  # (M,) float64: least number for a success, inf where there is none
-    least_cost_usd: (
-        np.ndarray
-    )  # (M,) float64: cost of the cheapest success within the cap, inf where there is none
+    least_cost_usd: np.ndarray  # (M,) float64: cost of the cheapest success within the cap, inf where there is none
     value: np.ndarray  # (M,) float64: largest success - cost_weight * cost / c_ref within the cap
 
 
@@ -170,8 +168,7 @@ def clairvoyant(
                 next_value = np.concatenate([-pad, next_value[:, :-1]], axis=1)
             cheapest_by.append(next_cheapest + price)
             value_by.append(
-                next_value
-                - (cost_weight * price / c_ref if cost_weight else np.where(price < np.inf, 0, np.inf))
+                next_value - (cost_weight * price / c_ref if cost_weight else np.where(price < np.inf, 0, np.inf))
             )
         fewest[states] = np.min(fewest_by, axis=0)
         cheapest[states] = np.min(cheapest_by, axis=0)
@@ -193,9 +190,7 @@ def least_cost_usd(arrays: LogArrays) -> np.ndarray:
     cost = np.asarray(arrays.cost_usd, np.float64)
     discount = (np.asarray(arrays.input_usd) - np.asarray(arrays.cached_input_usd))[choice]
     already = np.maximum(np.asarray(arrays.cached_tokens), 0)
-    saved = np.where(
-        np.asarray(arrays.root)[state], 0.0, (np.asarray(arrays.prompt_tokens) - already) * discount
-    )
+    saved = np.where(np.asarray(arrays.root)[state], 0.0, (np.asarray(arrays.prompt_tokens) - already) * discount)
     return np.maximum(cost - np.maximum(np.nan_to_num(saved), 0.0), 0.0)
 
 
@@ -245,9 +240,7 @@ def add_ceilings(
                 dynamics.arrays,
                 dynamics.roots,
                 dynamics.expensive,
-                dynamics.drawn_rows(
-                    dynamics.roots, *places(env, len(dynamics.roots), episodes, repetition)
-                )[:, :, 0],
+                dynamics.drawn_rows(dynamics.roots, *places(env, len(dynamics.roots), episodes, repetition))[:, :, 0],
                 cap=None if cap is None else int(cap),
                 cost_weight=float(dynamics.arguments.preference),
                 c_ref=dynamics.c_ref,

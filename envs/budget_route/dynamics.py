@@ -116,9 +116,10 @@ class BudgetRouteDynamics(ReplayDynamics):
     def observe(self, out: np.ndarray) -> None:
         index = self.arguments.obs == "index"
         situation = Situation(
-            text=self.text[self.state],
+            text=self.text[self.state, : self.text_size],
             extra=self.features.extra[self.state],
             prior=self.prior[self.state],
+            prospect=self.features.prospect[self.state],
             prompt_tokens=self.arrays.prompt_tokens_of[self.state],
             step=self.arrays.step[self.state],
             usd_left=self.usd_left,
@@ -177,5 +178,5 @@ class BudgetRouteDynamics(ReplayDynamics):
         super()._refuse_unusable_log()
         if not self.arrays.terminal.any():
             raise ValueError(
-                f"log {self.log.name!r} has no terminal states: expected a task log, whose ends say whether they succeed"
+                f"log {self.log.name!r} has no terminal states: expected a task log, whose ends say if they succeed"
             )

@@ -38,6 +38,7 @@ class BudgetRouteLive(LiveBase):
             text=self.text,
             extra=self.extra,
             prior=self.prior,
+            prospect=self.prospect,
             prompt_tokens=self.prompt_tokens,
             step=self.step,
             usd_left=self.usd_left,

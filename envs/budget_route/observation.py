@@ -50,7 +50,12 @@ class Trace:
         return np.where(alive, np.minimum(self.prefix_tokens, np.maximum(prompt_tokens, 0)), 0)
 
     def add(
-        self, which: np.ndarray, choice: np.ndarray, prompt_tokens: np.ndarray, cost_usd: np.ndarray, latency_s: np.ndarray
+        self,
+        which: np.ndarray,
+        choice: np.ndarray,
+        prompt_tokens: np.ndarray,
+        cost_usd: np.ndarray,
+        latency_s: np.ndarray,
     ) -> None:
         self.visits[which, choice] += 1
         self.last[which] = choice
@@ -64,9 +69,10 @@ class Trace:
 class Situation:
     """The step that N episodes stand at, and the budgets left."""
 
-    text: np.ndarray  # (N, NUM_TEXT_COMPONENTS)
+    text: np.ndarray  # (N, text components of the layout)
     extra: np.ndarray  # (N, num_extra)
-    prior: np.ndarray  # (N, num_choices)
+    prior: np.ndarray  # (N, num_choices) expected quality of this step
+    prospect: np.ndarray  # (N, num_choices) expected success of the task after it
     prompt_tokens: np.ndarray  # (N, num_choices), −1 unknown
     step: np.ndarray  # (N,)
     usd_left: np.ndarray  # (N,) infinite without a cap
@@ -76,9 +82,8 @@ class Situation:
 
 def make_layout(num_choices: int, num_extra: int, index: bool = False) -> Layout:
     """The observation of BudgetRoute for a pool of `num_choices`."""
-    return Layout(
+    return observing.make_layout(
         context=(
-            *observing.static_features(num_extra, index),
             observing.COST_WEIGHT,
             observing.LATENCY_WEIGHT,
             observing.SPENT,
@@ -90,7 +95,8 @@ def make_layout(num_choices: int, num_extra: int, index: bool = False) -> Layout
             Feature("step", "share of the longest task"),
         ),
         choice=(
-            *(() if index else (observing.PRIOR,)),
+            observing.PRIOR,
+            observing.PROSPECT,
             observing.PRICE,
             observing.WEIGHTED_PRICE,
             observing.LATENCY,
@@ -103,8 +109,10 @@ def make_layout(num_choices: int, num_extra: int, index: bool = False) -> Layout
             Feature("cached", "share of the prompt in its cache"),
         ),
         num_choices=num_choices,
+        num_extra=num_extra,
         context_actions=(),
         choice_actions=("choose",),
+        index=index,
     )
 
 
@@ -142,7 +150,7 @@ def write_observation(
             np.minimum(situation.step / max(horizon, 1), 1.0),
         ),
         blocks=(
-            *((situation.prior,) if row is None else ()),
+            *((situation.prior, situation.prospect) if row is None else ()),
             money_feature(price, c_ref),
             penalty_feature(terms.cost_weight[:, None], price, c_ref),
             np.broadcast_to(money_feature(pool.mean_latency_s, max(l_ref, 1e-9)), price.shape),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rlroute import draws
 from rlroute.features import TRAIN
-from rlroute.graph import always, best_single, reach
+from rlroute.graph import always, best_single, prospects, reach
 from rlroute.logistic import fit_logistic, sigmoid
 from rlroute.policies import Actions, Array, Policy, best_legal, dynamics_of
 from rlroute.predictors import Ridge
@@ -43,25 +43,6 @@ def small_and_large(dynamics: Any) -> tuple[int, int]:
     return small, int(expensive[best_single(quality[:, expensive])])
 
 
-def value_after(arrays: Any) -> Floats:
-    """Chance of success after each choice in each state (S, C) if every later choice is made at random."""
-    states, choices = arrays.num_attempts.shape
-    value = np.zeros(states)
-    value[arrays.terminal] = np.asarray(arrays.success)[arrays.terminal]
-    after = np.full((states, choices), np.nan)
-    row_cell = np.asarray(arrays.row_cell)
-    row_step = np.asarray(arrays.step)[row_cell // choices]
-    for step in np.unique(row_step)[::-1]:  # steps grow along next states
-        rows = np.flatnonzero(row_step == step)
-        ahead = np.asarray(arrays.next_state)[rows]
-        worth = np.where(ahead >= 0, value[ahead], 0.0)
-        cells, local = np.unique(row_cell[rows], return_inverse=True)
-        after.reshape(-1)[cells] = np.bincount(local, weights=worth) / np.bincount(local)
-        touched = np.unique(cells // choices)
-        value[touched] = np.nanmean(after[touched], axis=1)
-    return after
-
-
 @dataclass(frozen=True)
 class Learned:
     """What the train split teaches, for every state of the log: `gain` (S,) and `success` (S, C)."""
@@ -75,7 +56,7 @@ class Learned:
     def of(cls, dynamics: Any) -> Learned:
         arrays = dynamics.arrays
         small, large = small_and_large(dynamics)
-        after = value_after(arrays)
+        after = prospects(arrays)
         weight = reach(arrays)
         x = step_features(dynamics)
         recorded = np.isfinite(after[:, small]) & np.isfinite(after[:, large])
@@ -130,9 +111,7 @@ class FirstLarge(StepPolicy):
     def __init__(self, small: int, large: int, calls: int | None = None) -> None:
         super().__init__(small, large)
         self.calls = np.inf if calls is None else calls
-        self.name = (
-            "always small" if calls == 0 else "First-Large" if calls is None else f"first {calls} large"
-        )
+        self.name = "always small" if calls == 0 else "First-Large" if calls is None else f"first {calls} large"
 
     def wants_large(self) -> NDArray[np.bool_]:
         return np.asarray(self.dynamics.visits.sum(axis=1) < self.calls)
@@ -188,9 +167,7 @@ def references(env: Any) -> dict[str, list[Policy]]:
     dynamics = dynamics_of(env)
     learned = Learned.of(dynamics)
     small, large = learned.small, learned.large
-    live = np.flatnonzero(
-        (dynamics.split == TRAIN) & ~dynamics.arrays.terminal & (reach(dynamics.arrays) > 0)
-    )
+    live = np.flatnonzero((dynamics.split == TRAIN) & ~dynamics.arrays.terminal & (reach(dynamics.arrays) > 0))
     thresholds = np.unique(np.quantile(learned.gain[live], QUANTILES))
     return {
         "always small": [FirstLarge(small, large, 0)],

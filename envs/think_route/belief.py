@@ -100,9 +100,7 @@ def _fit_spread(odds: Floats, outcome: Floats) -> float:
     best, best_value = 0.0, -np.inf
     for spread in SPREADS:
         p = np.clip(_at_grid(odds, spread), 1e-6, 1 - 1e-6)
-        one = np.where(
-            known[:, :, None], y[:, :, None] * np.log(p) + (1 - y[:, :, None]) * np.log(1 - p), 0.0
-        )
+        one = np.where(known[:, :, None], y[:, :, None] * np.log(p) + (1 - y[:, :, None]) * np.log(1 - p), 0.0)
         joint = one.sum(axis=1)
         top = joint.max(axis=1, keepdims=True)
         value = float((np.log(np.exp(joint - top) @ GRID_WEIGHT) + top[:, 0]).sum())
@@ -124,9 +122,7 @@ def _coincidence(experience: Experience, first: NDArray[np.int64]) -> tuple[Floa
     answer = np.where(present, arrays.answer[row], -1)
     right = present & (answer >= 0) & (experience.worth[row] >= 0.5)
     wrong = present & (answer >= 0) & ~right
-    counts = np.zeros(
-        (len(first), 4)
-    )  # right pairs that agree, right pairs, wrong pairs that agree, wrong pairs
+    counts = np.zeros((len(first), 4))  # right pairs that agree, right pairs, wrong pairs that agree, wrong pairs
     for side, kind in enumerate((right, wrong)):
         for a in range(first.shape[1]):
             for b in range(a):
@@ -134,35 +130,25 @@ def _coincidence(experience: Experience, first: NDArray[np.int64]) -> tuple[Floa
                 counts[:, 2 * side] += both & (answer[:, a] == answer[:, b])
                 counts[:, 2 * side + 1] += both
     train = experience.train
-    near = (
-        NearestNeighbours(NEIGHBOURS)
-        .fit(experience.features[train], counts[train])
-        .predict(experience.features)
-    )
+    near = NearestNeighbours(NEIGHBOURS).fit(experience.features[train], counts[train]).predict(experience.features)
     tables = []
     for side, prior in enumerate((0.8, 0.2)):
         same, pairs = counts[train, 2 * side].sum(), counts[train, 2 * side + 1].sum()
         # A few pairs of the average question steady the ratio where the neighbours have hardly any.
         steady = 2.0 / NEIGHBOURS
-        ratio = (near[:, 2 * side] + steady * (same + prior) / (pairs + 1.0)) / (
-            near[:, 2 * side + 1] + steady
-        )
+        ratio = (near[:, 2 * side] + steady * (same + prior) / (pairs + 1.0)) / (near[:, 2 * side + 1] + steady)
         tables.append(np.clip(ratio, 0.01, 0.99))
     return tables[0], tables[1]
 
 
-def _verdict_expected(
-    experience: Experience, state: NDArray[np.int64], known: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def _verdict_expected(experience: Experience, state: NDArray[np.int64], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(S,) whether most answers to questions like this one carry a verdict."""
     total = np.bincount(state, minlength=len(experience.train))
     share = np.bincount(state, weights=known, minlength=len(total)) / np.maximum(total, 1)
     train = experience.train & (total > 0)
     if not known.any() or share[train].min(initial=1.0) > 0.9:
         return np.full(len(total), bool(known.any()))
-    table = (
-        NearestNeighbours(5).fit(experience.features[train], share[train, None]).predict(experience.features)
-    )
+    table = NearestNeighbours(5).fit(experience.features[train], share[train, None]).predict(experience.features)
     return np.asarray(table[:, 0] > 0.5)
 
 

@@ -75,9 +75,7 @@ def latent_knowing(
         level = reached[step == value]
         for left in range(1, max_rounds + 1):
             # A whole question is only ever entered with all rounds left.
-            states = level[
-                (rounds[level] >= left) & (~np.asarray(arrays.root)[level] | (rounds[level] == left))
-            ]
+            states = level[(rounds[level] >= left) & (~np.asarray(arrays.root)[level] | (rounds[level] == left))]
             if len(states):
                 game = _Game(
                     states, outcomes, np.asarray(arrays.num_attempts), entered, think_state, weights / c_ref,
@@ -88,9 +86,7 @@ def latent_knowing(
     return LatentKnowing(quality - weights[:, None] * cost / c_ref, quality, cost)
 
 
-def _most_rounds(
-    outcomes: Outcomes, think_state: np.ndarray, tasks: np.ndarray, max_rounds: int
-) -> np.ndarray:
+def _most_rounds(outcomes: Outcomes, think_state: np.ndarray, tasks: np.ndarray, max_rounds: int) -> np.ndarray:
     """The most rounds that can be left on entering each state, (S,); -1: not reached from the tasks."""
     rounds = np.full(len(think_state), -1)
     rounds[tasks] = max_rounds
@@ -122,9 +118,7 @@ class _Game:
     ) -> None:
         answers = [k for k, kind in enumerate(outcomes.kinds) if kind != "empty"]
         if len(answers) > 4:
-            raise ValueError(
-                f"{len(answers)} kinds of answers: the ceiling is exact for up to 4; merge the rarest"
-            )
+            raise ValueError(f"{len(answers)} kinds of answers: the ceiling is exact for up to 4; merge the rarest")
         probability = outcomes.probability[states]  # (n, C, K)
         self.num_states, self.num_choices, _ = probability.shape
         self.num_kinds = len(answers)
@@ -135,9 +129,7 @@ class _Game:
         self.likelihood = np.ascontiguousarray((says * probability)[..., answers].transpose(2, 0, 3, 1))
         self.empty = (probability.sum(axis=-1) - probability[..., answers].sum(axis=-1)).T
         self.call_cost = outcomes.mean_cost_usd[states].T  # (C, n)
-        self.attempts = np.minimum(
-            num_attempts[states], np.where(outcomes.available[states], 99, 0)
-        ).T  # (C, n)
+        self.attempts = np.minimum(num_attempts[states], np.where(outcomes.available[states], 99, 0)).T  # (C, n)
         # A kind leads to the same next state and quality whichever choice gave it; take those of a choice
         # that can.
         giver = probability[..., answers].argmax(axis=1)  # (n, K)
@@ -193,18 +185,14 @@ class _Game:
                     weight *= self.likelihood[choice, verdict, assignments[:, label]]
         return assignments, weight
 
-    def _accepts(
-        self, history: History, left: int, assignments: np.ndarray, weight: np.ndarray
-    ) -> list[np.ndarray]:
+    def _accepts(self, history: History, left: int, assignments: np.ndarray, weight: np.ndarray) -> list[np.ndarray]:
         """Results of accepting each of the latest replies; accepting an empty one is worth nothing."""
         options = []
         for label in {replies[-1][0] for replies in history if replies}:
             if label == _EMPTY:
                 options.append(np.zeros((2, 1, self.num_states)))
                 continue
-            marginal = np.stack(
-                [weight[assignments[:, label] == k].sum(axis=0) for k in range(self.num_kinds)]
-            )
+            marginal = np.stack([weight[assignments[:, label] == k].sum(axis=0) for k in range(self.num_kinds)])
             options.append((marginal[:, None, None] * self.worth[left]).sum(axis=0))
         return options
 
@@ -218,9 +206,7 @@ class _Game:
         else:
             num_labels = assignments.shape[1]
             replies = [(_EMPTY, 0)]
-            replies += itertools.product(
-                range(min(num_labels + 1, self.num_kinds)), range(self.likelihood.shape[1])
-            )
+            replies += itertools.product(range(min(num_labels + 1, self.num_kinds)), range(self.likelihood.shape[1]))
             total = sum(
                 (self._result(_extended(history, choice, reply), left - 1) for reply in replies),
                 np.zeros((2, len(self.price_of_cost), self.num_states)),
@@ -228,16 +214,12 @@ class _Game:
         total[1] += weight.sum(axis=0) * self.call_cost[choice]
         return total
 
-    def _last_call(
-        self, history: History, choice: int, assignments: np.ndarray, weight: np.ndarray
-    ) -> np.ndarray:
+    def _last_call(self, history: History, choice: int, assignments: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Quality after one last call of `choice`, (n,): the best acceptance for each reply that may come."""
         if not self.last_worth.any():
             return np.zeros(self.num_states)
         others = {replies[-1][0] for c, replies in enumerate(history) if replies and c != choice} - {_EMPTY}
-        worth = {
-            label: weight * self.last_worth[assignments[:, label]] for label in range(assignments.shape[1])
-        }
+        worth = {label: weight * self.last_worth[assignments[:, label]] for label in range(assignments.shape[1])}
         zero = np.zeros(self.num_states)
         best_other = np.max([zero, *(worth[label].sum(axis=0) for label in others)], axis=0)
         quality = self.empty[choice] * best_other
@@ -269,8 +251,7 @@ def _extended(history: History, choice: int, reply: Reply) -> History:
     grown = (*history[:choice], (*history[choice], reply), *history[choice + 1 :])
     names: dict[int, int] = {_EMPTY: _EMPTY}
     return tuple(
-        tuple((names.setdefault(label, len(names) - 1), verdict) for label, verdict in replies)
-        for replies in grown
+        tuple((names.setdefault(label, len(names) - 1), verdict) for label, verdict in replies) for replies in grown
     )
 
 
@@ -337,9 +318,7 @@ def clairvoyant(
                     reachable = np.isfinite(spent)
                     gain = quality + onward - weights * np.where(reachable, spent, 0.0) / c_ref
                     best = np.maximum(best, np.where(reachable, gain, -np.inf))
-                    success = np.where(
-                        ends, np.where(quality >= 0.999, 0.0, np.inf), cheapest[left - k - 1][following]
-                    )
+                    success = np.where(ends, np.where(quality >= 0.999, 0.0, np.inf), cheapest[left - k - 1][following])
                     least = np.minimum(least, spent + success)
             value[left][:, states] = np.where(np.isfinite(best), best, 0.0)
             cheapest[left][states] = least
@@ -356,7 +335,13 @@ def add_ceilings(
     group, c_ref = dynamics.arrays.group[tasks], dynamics.c_ref
     if dynamics.log.has_outcomes and arguments.checker != "action":
         best = latent_knowing(
-            dynamics.log, tasks, weights, c_ref, arguments.max_rounds, arguments.checker, arguments.think_cost_usd
+            dynamics.log,
+            tasks,
+            weights,
+            c_ref,
+            arguments.max_rounds,
+            arguments.checker,
+            arguments.think_cost_usd,
         )
         evaluation.add_ceiling("latent-knowing", group, best.quality, best.cost_usd, best.value)
     env.reset(seed=seed)  # the key of the rollouts

@@ -186,7 +186,12 @@ class ThinkRouteDynamics(ReplayDynamics):
             slots = np.arange(self.num_envs)
             row = self.heard_row[slots, last]
             unseen = np.isnan(self.heard.verdict[slots, last]) & ~np.isnan(self.arrays.verdict[row])
-            mask[:, 1] = (self.heard.size > 0) & unseen & (self.arguments.check_cost_usd <= self.usd_left)
+            mask[:, 1] = (
+                (self.heard.size > 0)
+                & unseen
+                & (self.rounds_left > 0)
+                & (self.arguments.check_cost_usd <= self.usd_left)
+            )
 
     def _can_think(self) -> np.ndarray:
         """Thinking is possible at a question with sub-questions, while there is a call left to ask them with."""
@@ -197,7 +202,7 @@ class ThinkRouteDynamics(ReplayDynamics):
         index = self.arguments.obs == "index"
         can_call = self._callable()
         situation = Situation(
-            text=self.text[self.state],
+            text=self.text[self.state, : self.text_size],
             extra=self.features.extra[self.state],
             prior=self.prior[self.state],
             prompt_tokens=self._prompt_tokens(),
@@ -219,8 +224,6 @@ class ThinkRouteDynamics(ReplayDynamics):
             self.l_ref,
             row=self.state if index else None,
         )
-
-
 
     def describe_progress(self, slot: int) -> list[str]:
         lines = [f"rounds left: {self.rounds_left[slot]}"]

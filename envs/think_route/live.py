@@ -50,7 +50,7 @@ class ThinkRouteLive(LiveBase):
         mask[:, first_accept:] = self.heard.latest(self.pool.size) >= 0
         if self.arguments["checker"] == "action" and self.heard.size[0]:
             unseen = np.isnan(self.heard.verdict[0, self.heard.size[0] - 1])
-            mask[:, 1] = unseen & (self.arguments["check_cost_usd"] <= self.usd_left)
+            mask[:, 1] = unseen & (self.rounds_left > 0) & (self.arguments["check_cost_usd"] <= self.usd_left)
         return mask
 
     def observe(self) -> np.ndarray:
@@ -67,9 +67,7 @@ class ThinkRouteLive(LiveBase):
             spent_usd=self.spent_usd,
             callable=self._callable(),
         )
-        write_observation(
-            out, self.layout, self.pool, self.terms, situation, self.heard, self.c_ref, self.l_ref
-        )
+        write_observation(out, self.layout, self.pool, self.terms, situation, self.heard, self.c_ref, self.l_ref)
         return out
 
     def taken(self, action: str, choice: int | None) -> float:

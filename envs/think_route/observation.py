@@ -1,4 +1,4 @@
-"""ThinkRoute: what a policy observes, from what was heard and where an episode stands; shared by replay and live use."""
+"""ThinkRoute: what a policy observes, from what was heard and where it stands; shared by replay and live use."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Heard:
 class Situation:
     """Where N episodes stand, apart from what they have heard."""
 
-    text: np.ndarray  # (N, NUM_TEXT_COMPONENTS)
+    text: np.ndarray  # (N, text components of the layout)
     extra: np.ndarray  # (N, num_extra)
     prior: np.ndarray  # (N, num_choices)
     prompt_tokens: np.ndarray  # (N, num_choices), −1 unknown
@@ -93,9 +93,8 @@ class Situation:
 
 def make_layout(num_choices: int, num_extra: int, checker: str | None, index: bool = False) -> Layout:
     """The observation of ThinkRoute for a pool of `num_choices`."""
-    return Layout(
+    return observing.make_layout(
         context=(
-            *observing.static_features(num_extra, index),
             observing.COST_WEIGHT,
             observing.LATENCY_WEIGHT,
             observing.SPENT,
@@ -108,7 +107,7 @@ def make_layout(num_choices: int, num_extra: int, checker: str | None, index: bo
             Feature("distinct_answers", "share of max_rounds"),
         ),
         choice=(
-            *(() if index else (observing.PRIOR,)),
+            observing.PRIOR,
             observing.PRICE,
             observing.WEIGHTED_PRICE,
             observing.LATENCY,
@@ -125,8 +124,10 @@ def make_layout(num_choices: int, num_extra: int, checker: str | None, index: bo
             Feature("verdict_seen", "flag"),
         ),
         num_choices=num_choices,
+        num_extra=num_extra,
         context_actions=("think", "check") if checker == "action" else ("think",),
         choice_actions=("call", "accept"),
+        index=index,
     )
 
 

@@ -56,9 +56,7 @@ class Node:
             return np.zeros(len(self.weight))
         return np.asarray(self.answer_weights().max(axis=1))
 
-    def heard(
-        self, p: Floats, answer: int, if_wrong: Floats, if_right: Floats, joins: tuple[Floats, Floats]
-    ) -> Node:
+    def heard(self, p: Floats, answer: int, if_wrong: Floats, if_right: Floats, joins: tuple[Floats, Floats]) -> Node:
         """After a response that gives `answer` (the next free number: a new one), by its likelihoods."""
         right = self.weight * (if_right[:, None] * p)[:, :, None] * joins[1][:, None, answer]
         wrong = self.weight * (if_wrong[:, None] * (1 - p))[:, :, None] * joins[0][:, None, answer]
@@ -85,18 +83,12 @@ class Outlook:
     def take(self, rows: Ints) -> Outlook:
         """The outlook of some of the episodes."""
         wrong, right = self.coincide
-        return Outlook(
-            self.right[rows], self.price[rows], (wrong[rows], right[rows]), self.has_verdict, self.yes
-        )
+        return Outlook(self.right[rows], self.price[rows], (wrong[rows], right[rows]), self.has_verdict, self.yes)
 
     def verdicts(self) -> list[tuple[float, float, bool]]:
         """What the checker may say: likelihood if wrong, if right, and whether that ends the search."""
         wrong, right = self.yes
-        return (
-            [(wrong, right, wrong < SURE), (1 - wrong, 1 - right, False)]
-            if self.has_verdict
-            else [(1, 1, False)]
-        )
+        return [(wrong, right, wrong < SURE), (1 - wrong, 1 - right, False)] if self.has_verdict else [(1, 1, False)]
 
     def joins(self, sizes: tuple[int, ...]) -> tuple[Floats, Floats]:
         """Probability (n, J+1, 2^J) that a (wrong, right) response joins each answer, or brings a new one."""
@@ -229,9 +221,7 @@ class Posterior(ThinkPolicy):
             think &= self.net_of_thinking(rows, "ensemble") + self.think_bonus > value
         return think, call, accept
 
-    def _search(
-        self, slots: Ints, node: Node, outlook: Outlook, open_calls: Bools, depth: int
-    ) -> tuple[Floats, Ints]:
+    def _search(self, slots: Ints, node: Node, outlook: Outlook, open_calls: Bools, depth: int) -> tuple[Floats, Ints]:
         """`search`; before anything is heard, episodes of one question and one weight are searched once."""
         d = self.dynamics
         if d.num_heard[slots[0]] > 0:

@@ -170,9 +170,7 @@ def references(env: Any, thorough: bool = True) -> dict[str, list[Policy]]:
     bonuses = (-np.inf, -0.1, 0.0, 0.1, np.inf) if can_think else (-np.inf,)
     thinks = (False, True) if can_think else (False,)
     table: dict[str, list[Policy]] = {}
-    table["best single"] = [
-        Single(experience, c, think) for c in range(len(arrays.choice_names)) for think in thinks
-    ]
+    table["best single"] = [Single(experience, c, think) for c in range(len(arrays.choice_names)) for think in thinks]
     for predictor in SINGLE_SHOT[1:]:
         if predictor == "task" and len(arrays.task_names) < 2:
             continue

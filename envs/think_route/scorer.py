@@ -106,9 +106,7 @@ class AnswerScorer:
         x = self._features(dynamics.state[rows], choice, row, present, dynamics.verdict_seen[rows])
         return sigmoid(x @ self.weights)
 
-    def _features(
-        self, state: Ints, choice: Ints, row: Ints, present: Bools, verdict: NDArray[Any]
-    ) -> Floats:
+    def _features(self, state: Ints, choice: Ints, row: Ints, present: Bools, verdict: NDArray[Any]) -> Floats:
         answer = np.where(present, self.experience.arrays.answer[row], -1)
         same = (answer[:, :, None] == answer[:, None, :]) & (answer[:, :, None] >= 0)
         agree = np.maximum(same.sum(axis=2) - 1, 0)

@@ -46,9 +46,7 @@ def write(folder: Path, states: int, choices: int) -> None:
             "state_id": ids.take(pa.array(state)),
             "choice": names.take(pa.array(choice)),
             "quality": rng.random(rows),
-            "answer": pa.array([f"answer {a}" for a in range(1000)]).take(
-                pa.array(rng.integers(0, 1000, rows))
-            ),
+            "answer": pa.array([f"answer {a}" for a in range(1000)]).take(pa.array(rng.integers(0, 1000, rows))),
             "text": pa.array([f"the long answer {a}, with reasons" for a in range(1000)]).take(
                 pa.array(rng.integers(0, 1000, rows))
             ),
@@ -93,9 +91,7 @@ def run(*arguments: str, cache: str) -> str:
 
 def main() -> int:
     """Measure, print, and fail beyond the bounds."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--states", type=int, default=100_000)
     parser.add_argument("--choices", type=int, default=20)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

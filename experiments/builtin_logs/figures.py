@@ -78,9 +78,7 @@ def under_rule(
     for value in np.unique(step)[::-1]:
         states = acting[step == value]
         ahead = [
-            (outcomes.probability[states, c][None, ..., None] * table[:, outcomes.next_state[states, c]]).sum(
-                axis=2
-            )
+            (outcomes.probability[states, c][None, ..., None] * table[:, outcomes.next_state[states, c]]).sum(axis=2)
             for c in (0, 1)
         ]
         if cap is not None:
@@ -138,9 +136,7 @@ def tasks_figures(log: Log) -> dict[str, Any]:
             "first_large": show(run(np.ones(num_states), cap)),
             "random_mix": show(run(np.full(num_states, min(1.0, cap / full)), cap)),
             "step_rule": show(run((gap > best).astype(float), cap)),
-            "latent_knowing": show(
-                (knowing.success.mean(), knowing.expensive_calls.mean(), knowing.cost_usd.mean())
-            ),
+            "latent_knowing": show((knowing.success.mean(), knowing.expensive_calls.mean(), knowing.cost_usd.mean())),
             "clairvoyant": {"success": round(float(seer.success.mean()), 4)},
         }
     return figures
@@ -152,9 +148,7 @@ def _cached_cost_ratio(log: Log, outcomes: Outcomes, roots: np.ndarray) -> float
     step = np.asarray(arrays.step)
     prompt = tasks.DEFAULT.prompt_base + tasks.DEFAULT.prompt_per_step * (step - 1)
     cached = np.where(step > 0, prompt, 0)
-    saved = (
-        cached[:, None, None] * (np.asarray(arrays.input_usd) - np.asarray(arrays.cached_input_usd))[:, None]
-    )
+    saved = cached[:, None, None] * (np.asarray(arrays.input_usd) - np.asarray(arrays.cached_input_usd))[:, None]
     cheaper = dataclasses.replace(outcomes, cost_usd=outcomes.cost_usd - saved)
     small, large = (under_rule(arrays, cheaper, roots, np.full(len(step), c), None)[2] for c in (0.0, 1.0))
     return large / small
@@ -175,9 +169,7 @@ def hull_quality(cost: np.ndarray, quality: np.ndarray, at: float) -> float:
     return best
 
 
-def follow(
-    arrays: LogArrays, outcomes: Outcomes, roots: np.ndarray, pick: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def follow(arrays: LogArrays, outcomes: Outcomes, roots: np.ndarray, pick: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Expected quality and cost (M,) of thinking where one can, then calling `pick` (S,) and accepting it."""
     num_states = len(pick)
     quality, cost = np.zeros(num_states + 1), np.zeros(num_states + 1)
@@ -258,9 +250,7 @@ def questions_figures(log: Log) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="update rlroute/generators/figures.py")
     write = parser.parse_args().write
     figures = {"questions": questions_figures(questions.generate()), "tasks": tasks_figures(tasks.generate())}

@@ -39,9 +39,7 @@ def prepare(name: str, run: dict[str, Any]) -> list[tuple[str, int]]:
     if "held_out" not in run:
         path = log.save(LOGS / f"{name}-{log.content_hash}")
         return [(str(path), salt) for salt in run["salts"]]
-    return [
-        (str(hold_out(log, tasks).save(LOGS / f"{name}-{i}")), 0) for i, tasks in enumerate(run["held_out"])
-    ]
+    return [(str(hold_out(log, tasks).save(LOGS / f"{name}-{i}")), 0) for i, tasks in enumerate(run["held_out"])]
 
 
 def hold_out(log: Any, tasks: Sequence[str]) -> Any:
@@ -51,9 +49,7 @@ def hold_out(log: Any, tasks: Sequence[str]) -> Any:
 
     from rlroute.log import Log
 
-    held = np.asarray(
-        pc.is_in(log.states["task_name"], pa.array(list(tasks))).to_numpy(zero_copy_only=False), bool
-    )
+    held = np.asarray(pc.is_in(log.states["task_name"], pa.array(list(tasks))).to_numpy(zero_copy_only=False), bool)
     split = np.where(held, "test", np.where(log.splits() == 1, "val", "train"))
     at = log.states.schema.get_field_index("split")
     states = log.states.set_column(at, "split", pa.array(split))
@@ -78,9 +74,7 @@ def compete(task: tuple[dict[str, Any], str, int, list[str]]) -> Any:
     from rlroute.evaluation import Setting
     from rlroute.policy import load_policy
 
-    settings = [Setting.weight(w) for w in run.get("weights", [])] + [
-        Setting.calls(c) for c in run.get("caps", [])
-    ]
+    settings = [Setting.weight(w) for w in run.get("weights", [])] + [Setting.calls(c) for c in run.get("caps", [])]
     trained = {f"{TRAINED}, seed {seed}": load_policy(path) for seed, path in enumerate(policies)}
     arguments = {"log": log, "split_salt": salt, **run["arguments"]}
     return contest(run["env"], arguments, settings, trained, run["episodes"])
@@ -105,9 +99,7 @@ def by_seed(study: Any, num_seeds: int) -> list[Any]:
     return parts
 
 
-def summarise(
-    name: str, run: dict[str, Any], studies: list[Any], num_seeds: int, seconds: float
-) -> dict[str, Any]:
+def summarise(name: str, run: dict[str, Any], studies: list[Any], num_seeds: int, seconds: float) -> dict[str, Any]:
     """Everything the tables and the README quote, as plain data."""
     from rlroute.evaluation import compare, gap_closed
 
@@ -119,7 +111,7 @@ def summarise(
         "settings": [setting.name for setting in first.settings],
         "seeds": num_seeds,
         "splits": len(studies),
-        "test_groups": [int(len(np.unique(s.test.scores[floor][0].group))) for s in studies],
+        "test_groups": [len(np.unique(s.test.scores[floor][0].group)) for s in studies],
         "seconds": round(seconds),
         "policies": {},
         "against": {},
@@ -141,12 +133,9 @@ def summarise(
                 float(np.mean([row[i] for row in violations])) for i in range(len(first.settings))
             ]
         if first.kinds[policy] == "reference":
-            verdicts = compare(
-                evaluations, TRAINED, policy, by="quality" if policy == "best mix" else "reward"
-            )
+            verdicts = compare(evaluations, TRAINED, policy, by="quality" if policy == "best mix" else "reward")
             summary["against"][policy] = [
-                {"verdict": v.verdict, "difference": v.difference, "low": v.low, "high": v.high}
-                for v in verdicts
+                {"verdict": v.verdict, "difference": v.difference, "low": v.low, "high": v.high} for v in verdicts
             ]
     if "latent-knowing" in first.scores:
         closed = np.array([gap_closed(e, TRAINED, floor, "latent-knowing") for e in evaluations])
@@ -166,9 +155,7 @@ def summarise(
             summary["frontiers"][label] = {
                 "aiq": [float(table[:, 0].mean()), float(table[:, 0].std())],
                 "quality_gain_points": [float(table[:, 1].mean()), float(table[:, 1].std())],
-                "cost_to_match_percent": float(np.nanmean(table[:, 2]))
-                if np.isfinite(table[:, 2]).any()
-                else None,
+                "cost_to_match_percent": float(np.nanmean(table[:, 2])) if np.isfinite(table[:, 2]).any() else None,
                 "matched": f"{int(np.isfinite(table[:, 2]).sum())} of {len(table)}",
             }
     return summary
@@ -196,10 +183,7 @@ def as_markdown(summary: dict[str, Any]) -> str:
     rows = [
         [
             name,
-            *(
-                f"{mark[c['verdict']]} {c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]"
-                for c in cells
-            ),
+            *(f"{mark[c['verdict']]} {c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for c in cells),
         ]
         for name, cells in summary["against"].items()
     ]

@@ -36,9 +36,7 @@ DOMAINS = (
                 (3.2, 3.7),
                 weight=3.0,
             ),
-            StepKind(
-                ("Open the drawer that holds the {thing}.", "Rinse the {thing}."), (2.8, 3.4), weight=2.5
-            ),
+            StepKind(("Open the drawer that holds the {thing}.", "Rinse the {thing}."), (2.8, 3.4), weight=2.5),
             StepKind(("Work out how much {thing} the recipe needs.",), (-0.1, 2.3), weight=1.3),
             StepKind(("Cut the {thing} as the recipe says.",), (1.2, 3.0), (0.90, 0.80), weight=1.2),
             StepKind(("Fry the {thing} without burning it.",), (0.8, 2.6), (0.80, 0.70), weight=0.9),

@@ -123,9 +123,7 @@ def tables(parameters: QuestionsParameters = DEFAULT) -> dict[str, pa.Table]:
     }
 
 
-def _probabilities(
-    parameters: QuestionsParameters, world: list[State], rng: np.random.Generator
-) -> np.ndarray:
+def _probabilities(parameters: QuestionsParameters, world: list[State], rng: np.random.Generator) -> np.ndarray:
     """P(kind | state, model), shape (S, C, 5)."""
     skill = np.array([model.skill for model in parameters.models])  # (C, domains)
     empty = np.array([model.empty for model in parameters.models])
@@ -135,17 +133,13 @@ def _probabilities(
     difficulty = rng.normal(0.0, parameters.difficulty_std, size=num_states)
     quirk = rng.normal(0.0, parameters.quirk_std, size=(num_states, len(skill)))
     parent = np.array([state.parent for state in world])
-    quirk = quirk[
-        np.where(parent >= 0, parent, np.arange(num_states))
-    ]  # a sub-question shares its question's
+    quirk = quirk[np.where(parent >= 0, parent, np.arange(num_states))]  # a sub-question shares its question's
     knows = 1.0 / (1.0 + np.exp(-(mean_skill - penalty[:, None] - difficulty[:, None] + quirk)))
     share = rng.uniform(*parameters.popular_share, size=num_states)[:, None]
     answered = 1.0 - empty
     wrong = answered * (1.0 - knows)
     rest = wrong * (1.0 - share) / 2.0
-    return np.stack(
-        [answered * knows, wrong * share, rest, rest, np.broadcast_to(empty, knows.shape)], axis=-1
-    )
+    return np.stack([answered * knows, wrong * share, rest, rest, np.broadcast_to(empty, knows.shape)], axis=-1)
 
 
 def _choices(parameters: QuestionsParameters) -> pa.Table:

@@ -43,11 +43,7 @@ def mean_lognormal_tokens(median: np.ndarray, sigma: float, limit: int) -> np.nd
     """
     values, inverse = np.unique(median, return_inverse=True)
     means = [
-        1.0
-        + sum(
-            0.5 * math.erfc(math.log((m - 0.5) / value) / (sigma * math.sqrt(2.0)))
-            for m in range(2, limit + 1)
-        )
+        1.0 + sum(0.5 * math.erfc(math.log((m - 0.5) / value) / (sigma * math.sqrt(2.0))) for m in range(2, limit + 1))
         for value in values.tolist()
     ]
     return np.array(means)[inverse].reshape(median.shape)

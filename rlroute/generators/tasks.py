@@ -155,9 +155,7 @@ class _Graph:
         weights = np.array([kind.weight for kind in domain.kinds])
         kinds = [domain.kinds[k] for k in rng.choice(len(weights), size=length, p=weights / weights.sum())]
         things = [domain.things[k] for k in rng.integers(len(domain.things), size=length)]
-        asks = [
-            k.texts[rng.integers(len(k.texts))].format(thing=t) for k, t in zip(kinds, things, strict=True)
-        ]
+        asks = [k.texts[rng.integers(len(k.texts))].format(thing=t) for k, t in zip(kinds, things, strict=True)]
         objects = rng.integers(parameters.objects_in_view[0], parameters.objects_in_view[1] + 1, size=length)
         quirk = rng.normal(0.0, parameters.quirk_std, size=length)
         self.group_id.append(group_of(title))
@@ -188,9 +186,7 @@ class _Graph:
             self.probability.append(chances[i])
         for name in end:
             text = f"{title} {ENDS[name]}"
-            self._add(
-                f"t{task:04d}/{name}", task, length + slack + 1, text, (0,) * len(EXTRA), name == "done"
-            )
+            self._add(f"t{task:04d}/{name}", task, length + slack + 1, text, (0,) * len(EXTRA), name == "done")
 
     def _add(
         self, state_id: str, task: int, step: int, text: str, extra: tuple[int, ...], success: bool | None
@@ -261,9 +257,7 @@ def _column(parameters: TasksParameters, name: str) -> np.ndarray:
     return np.array([float(getattr(model, name)) for model in parameters.models])
 
 
-def _usd(
-    parameters: TasksParameters, choice: np.ndarray, prompt: np.ndarray, completion: np.ndarray
-) -> np.ndarray:
+def _usd(parameters: TasksParameters, choice: np.ndarray, prompt: np.ndarray, completion: np.ndarray) -> np.ndarray:
     """Cost of calls of `choice` without prompt cache."""
     input_usd = _column(parameters, "input_usd_per_mtok")[choice] * 1e-6
     output_usd = _column(parameters, "output_usd_per_mtok")[choice] * 1e-6

@@ -25,49 +25,33 @@ class Relation:
 
 
 RELATIONS = (
-    Relation(
-        "geography", "river", "city", ("the city at the mouth of {x}", "the town where {x} meets the sea")
-    ),
-    Relation(
-        "geography", "city", "river", ("the river that runs through {x}", "the river on whose banks {x} lies")
-    ),
+    Relation("geography", "river", "city", ("the city at the mouth of {x}", "the town where {x} meets the sea")),
+    Relation("geography", "city", "river", ("the river that runs through {x}", "the river on whose banks {x} lies")),
     Relation("geography", "bridge", "river", ("the river spanned by {x}", "the river that {x} crosses")),
-    Relation(
-        "industry", "bridge", "company", ("the company that built {x}", "the contractor that put up {x}")
-    ),
+    Relation("industry", "bridge", "company", ("the company that built {x}", "the contractor that put up {x}")),
     Relation("industry", "company", "city", ("the city where {x} has its head office", "the seat of {x}")),
     Relation("industry", "instrument", "company", ("the firm that makes {x}", "the manufacturer of {x}")),
     Relation("history", "city", "person", ("the founder of {x}", "the first ruler of {x}")),
     Relation("history", "company", "person", ("the person who established {x}", "the first owner of {x}")),
     Relation("history", "person", "city", ("the birthplace of {x}", "the place where {x} was born")),
     Relation("history", "river", "bridge", ("the oldest bridge over {x}", "the medieval bridge over {x}")),
-    Relation(
-        "music", "person", "instrument", ("the instrument played by {x}", "the favourite instrument of {x}")
-    ),
+    Relation("music", "person", "instrument", ("the instrument played by {x}", "the favourite instrument of {x}")),
     Relation("music", "song", "person", ("the composer of {x}", "the singer who wrote {x}")),
     Relation("music", "city", "song", ("the anthem of {x}", "the song sung at weddings in {x}")),
-    Relation(
-        "music", "team", "song", ("the hymn sung by the fans of {x}", "the tune to which {x} enter the field")
-    ),
+    Relation("music", "team", "song", ("the hymn sung by the fans of {x}", "the tune to which {x} enter the field")),
     Relation("sport", "city", "team", ("the football team of {x}", "the champion side from {x}")),
     Relation("sport", "team", "person", ("the captain of {x}", "the record goal scorer of {x}")),
     Relation("sport", "person", "team", ("the team once coached by {x}", "the club that {x} trained")),
     Relation("sport", "company", "team", ("the team sponsored by {x}", "the club whose shirts show {x}")),
-    Relation(
-        "science", "mineral", "person", ("the chemist who isolated {x}", "the scientist who described {x}")
-    ),
-    Relation(
-        "science", "person", "mineral", ("the mineral discovered by {x}", "the mineral analysed by {x}")
-    ),
+    Relation("science", "mineral", "person", ("the chemist who isolated {x}", "the scientist who described {x}")),
+    Relation("science", "person", "mineral", ("the mineral discovered by {x}", "the mineral analysed by {x}")),
     Relation(
         "science",
         "mineral",
         "river",
         ("the river in whose bed {x} is found", "the river that washes out {x}"),
     ),
-    Relation(
-        "science", "instrument", "mineral", ("the mineral used in {x}", "the mineral from which {x} is cut")
-    ),
+    Relation("science", "instrument", "mineral", ("the mineral used in {x}", "the mineral from which {x} is cut")),
 )
 
 _NAME_FORMS = {
@@ -124,8 +108,7 @@ class _Builder:
         # the true answer, so that nothing wrong leads back to gold.
         entities = [[self._name(chain[0].source)]]
         entities += [
-            [self._name(relation.target) for _ in range(5 if hop else 4)]
-            for hop, relation in enumerate(chain)
+            [self._name(relation.target) for _ in range(5 if hop else 4)] for hop, relation in enumerate(chain)
         ]
         phrases = [relation.phrases[self._rng.integers(len(relation.phrases))] for relation in chain]
         nested = entities[0][0]

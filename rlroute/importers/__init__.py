@@ -79,7 +79,5 @@ def import_log(kind: str, path: str | Path, **options: Any) -> Log:
     """The log made of a recording of the given kind."""
     if kind not in IMPORTERS:
         known = ", ".join(IMPORTERS)
-        raise LogError(
-            [Fault(f"kind {kind!r}", None, None, "an unknown kind of recording", f"one of {known}")]
-        )
+        raise LogError([Fault(f"kind {kind!r}", None, None, "an unknown kind of recording", f"one of {known}")])
     return IMPORTERS[kind].read(Path(path), **options)

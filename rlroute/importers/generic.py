@@ -135,9 +135,7 @@ class WideMapping(Mapping):
 
 def add_arguments(parser: Any) -> None:
     """Options of `read` on an argparse parser."""
-    parser.add_argument(
-        "--mapping", metavar="YAML", help=f"mapping of columns; default: {MAPPING} beside the data"
-    )
+    parser.add_argument("--mapping", metavar="YAML", help=f"mapping of columns; default: {MAPPING} beside the data")
 
 
 def read(path: Path, mapping: str | Path | None = None) -> Log:
@@ -149,9 +147,7 @@ def read(path: Path, mapping: str | Path | None = None) -> Log:
     spec = read_mapping(mapping_file)
     if path.is_dir():
         if spec.file is None:
-            raise LogError(
-                [Fault(mapping_file.name, None, "file", "nothing", "the recording in this folder")]
-            )
+            raise LogError([Fault(mapping_file.name, None, "file", "nothing", "the recording in this folder")])
         path = folder / spec.file
     states: dict[str, dict[str, Any]] = {}
     responses: list[dict[str, Any]] = []
@@ -208,9 +204,7 @@ def read_mapping(file: Path) -> LongMapping | WideMapping:
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError:
-        raise LogError(
-            [Fault(str(file), None, None, "no such file", "a mapping of columns in YAML")]
-        ) from None
+        raise LogError([Fault(str(file), None, None, "no such file", "a mapping of columns in YAML")]) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise LogError([Fault(file.name, None, None, f"no YAML ({reason})", "a YAML mapping")]) from None
@@ -323,9 +317,7 @@ class _Row:
         """The columns of one response that the mapping names."""
         known = columns("responses")
         mapped = {name: getattr(names, name) for name in ResponseColumns.model_fields if getattr(names, name)}
-        response = {
-            name: self.value(column, known[name]) for name, column in mapped.items() if name != "quality"
-        }
+        response = {name: self.value(column, known[name]) for name, column in mapped.items() if name != "quality"}
         worst, best = self.spec.quality_range
         scale = Column("quality", "float", "", required=True, low=worst, high=best)
         quality = self.value(names.quality, scale)

@@ -40,9 +40,7 @@ def read_jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise LogError(
-                [Fault(file.name, line_number, None, f"no JSON ({error})", "a JSON object")]
-            ) from None
+            raise LogError([Fault(file.name, line_number, None, f"no JSON ({error})", "a JSON object")]) from None
         if not isinstance(row, dict):
             raise LogError([Fault(file.name, line_number, None, repr(row)[:60], "a JSON object")])
         yield line_number, row
@@ -70,9 +68,7 @@ def field(file: Path, row_number: int | None, row: Any, name: str, kinds: type |
     return value
 
 
-def coverage(
-    choices: list[dict[str, Any]], states: list[dict[str, Any]], responses: list[dict[str, Any]]
-) -> str:
+def coverage(choices: list[dict[str, Any]], states: list[dict[str, Any]], responses: list[dict[str, Any]]) -> str:
     """Full if every choice answered every state, else partial."""
     answered = {(row["state_id"], row["choice"]) for row in responses}
     return "full" if len(answered) == len(states) * len(choices) else "partial"

@@ -62,9 +62,7 @@ NOTES = (
 def add_arguments(parser: Any) -> None:
     """Options of `read` on an argparse parser."""
     parser.add_argument("--levels", metavar="LEVELS", help="easy, hard or both (default)")
-    parser.add_argument(
-        "--tasks", metavar="TASKS", help="tasks to keep; checkable stands for the seven with a verdict"
-    )
+    parser.add_argument("--tasks", metavar="TASKS", help="tasks to keep; checkable stands for the seven with a verdict")
     parser.add_argument("--models", metavar="MODELS", help="models to keep")
     parser.add_argument(
         "--common",
@@ -74,9 +72,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--attempts", type=int, metavar="N", help="keep the first N attempts")
     parser.add_argument("--hidden", choices=HIDDEN, default="assumed", help="hidden thinking tokens")
     parser.add_argument("--verdict", choices=VERDICT, default="show", help="the checker's verdict")
-    parser.add_argument(
-        "--flip", type=float, default=0.0, metavar="P", help="flip each verdict with this probability"
-    )
+    parser.add_argument("--flip", type=float, default=0.0, metavar="P", help="flip each verdict with this probability")
     parser.add_argument("--seed", type=int, default=0, help="key of the flips")
 
 
@@ -201,9 +197,7 @@ def _key(file: Path, number: int, row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _questions(file: Path) -> dict[tuple[str, str, str], str]:
-    return {
-        _key(file, number, row): field(file, number, row, "question", str) for number, row in read_jsonl(file)
-    }
+    return {_key(file, number, row): field(file, number, row, "question", str) for number, row in read_jsonl(file)}
 
 
 def _choice(model: str, price: dict[str, Any]) -> dict[str, Any]:
@@ -235,8 +229,7 @@ def _response(
         "quality": float(field(file, number, row, "score", (int, float))),
         "answer": row.get("answer"),
         "prompt_tokens": round((len(question) + PROMPT_CHARS) / CHARS_PER_PROMPT_TOKEN),
-        "completion_tokens": round(field(file, number, row, "chars", int) / CHARS_PER_COMPLETION_TOKEN)
-        + thinking,
+        "completion_tokens": round(field(file, number, row, "chars", int) / CHARS_PER_COMPLETION_TOKEN) + thinking,
         "reasoning_tokens": thinking,
         "verdict": None if seen is None else float(seen),
     }

@@ -29,9 +29,7 @@ NOTES = (
 
 def add_arguments(parser: Any) -> None:
     """Options of `read` on an argparse parser."""
-    parser.add_argument(
-        "--metric", choices=METRICS, default="f1", help="quality: recorded F1, or exact match"
-    )
+    parser.add_argument("--metric", choices=METRICS, default="f1", help="quality: recorded F1, or exact match")
 
 
 def read(path: Path, metric: str = "f1") -> Log:
@@ -78,9 +76,7 @@ def read(path: Path, metric: str = "f1") -> Log:
                 }
             )
     refuse_empty(file, states, "nothing")
-    choices = [
-        {"name": model, **(price.to_row() if (price := price_of(model)) else {})} for model in sorted(models)
-    ]
+    choices = [{"name": model, **(price.to_row() if (price := price_of(model)) else {})} for model in sorted(models)]
     card = Card(
         name=f"router_r1_nq_{metric}",
         origin="ulab-uiuc/LLMRouter history, router_train_data_nq.json",
@@ -101,9 +97,7 @@ def _list(file: Path, number: int, row: Any, name: str) -> list[Any]:
         try:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise LogError(
-                [Fault(file.name, number, name, repr(value)[:60], "a list, or one in a string")]
-            ) from None
+            raise LogError([Fault(file.name, number, name, repr(value)[:60], "a list, or one in a string")]) from None
     if not isinstance(value, list):
         raise LogError([Fault(file.name, number, name, repr(value)[:60], "a list")])
     return value
