@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rlroute.evaluation import Setting
 
 WEIGHTS = (0.03, 0.1, 0.2, 0.5, 1.0)
-CAPS = (2, 4, 6)
+CAPS = (2, 3, 4)
 TRAINED = "trained router"
 
 
@@ -50,7 +50,7 @@ BUDGET = Job(
     folder="budget_route",
     env_id="rlroute:rlroute/BudgetRoute-v0",
     arguments={"log": "tasks"},
-    ranges={"budget_calls": (1, 8)},
+    ranges={"budget_calls": (1, 6)},
     settings=tuple(Setting.calls(cap) for cap in CAPS),
     total_steps=600_000,
 )

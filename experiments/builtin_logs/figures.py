@@ -28,7 +28,7 @@ from rlroute.outcomes import Outcomes, recorded_rows, stored_outcomes
 from rlroute.prior import fit_prior
 from rlroute.text import HashedNgrams
 
-CAPS = (2, 4, 6)  # expensive calls
+CAPS = (2, 3, 4)  # expensive calls
 COST_WEIGHTS = (0.03, 0.1, 0.2, 0.5, 1.0)  # in units of 1 / c_ref
 TRAIN, VAL, TEST = 0, 1, 2
 

@@ -127,11 +127,9 @@ def summarise(name: str, run: dict[str, Any], studies: list[Any], num_seeds: int
             "cost_usd": cost_quality[:, 0].mean(axis=0).tolist(),
             "quality": cost_quality[:, 1].mean(axis=0).tolist(),
         }
-        violations = [[s.violation for s in e.scores[policy]] for e in evaluations]
-        if violations[0][0] is not None:
-            summary["policies"][policy]["violation_rate"] = [
-                float(np.mean([row[i] for row in violations])) for i in range(len(first.settings))
-            ]
+        if first.scores[policy][0].violation is not None:
+            rates = [[s.violation.mean() for s in e.scores[policy]] for e in evaluations]
+            summary["policies"][policy]["violation_rate"] = np.mean(rates, axis=0).tolist()
         if first.kinds[policy] == "reference":
             verdicts = compare(evaluations, TRAINED, policy, by="quality" if policy == "best mix" else "reward")
             summary["against"][policy] = [

@@ -28,8 +28,9 @@ Quality of a reply to an intermediate sub-question says whether it is right abou
 
 TASKS_NOTES = """\
 Modelled: tasks of six to twelve steps in four fields of work; steps that the cheap model does as well as \
-the expensive one, steps that it often gets wrong, steps where a mistake cannot be undone, steps that are \
-hard for both; mistakes that cost a step and are told by the feedback text; a patience that runs out; a \
+the expensive one, demanding steps that it often gets wrong, steps where a mistake cannot be undone; tasks with \
+many demanding steps and tasks with few; a plan, of which the numbers of irreversible and of demanding steps \
+ahead are observed; mistakes that cost a step and are told by the feedback text; a patience that runs out; a \
 difficulty of every task, half revealed by its text; clutter that makes steps harder; prompts that grow with \
 the history, for prompt caches; a cheap model that writes more.
 Not modelled: a task does not branch (what is to be done does not depend on how it was done before); \

@@ -38,8 +38,8 @@ DOMAINS = (
             ),
             StepKind(("Open the drawer that holds the {thing}.", "Rinse the {thing}."), (2.8, 3.4), weight=2.5),
             StepKind(("Work out how much {thing} the recipe needs.",), (-0.1, 2.3), weight=1.3),
-            StepKind(("Cut the {thing} as the recipe says.",), (1.2, 3.0), (0.90, 0.80), weight=1.2),
-            StepKind(("Fry the {thing} without burning it.",), (0.8, 2.6), (0.80, 0.70), weight=0.9),
+            StepKind(("Cut the {thing} as the recipe says.",), (2.3, 3.7), (0.90, 0.80), weight=1.6),
+            StepKind(("Fry the {thing} without burning it.",), (-0.3, 2.7), (0.90, 0.80), weight=0.9),
         ),
     ),
     Domain(
@@ -50,8 +50,8 @@ DOMAINS = (
             StepKind(("List the folder with the {thing}.", "Open the {thing}."), (3.4, 3.7), weight=3.0),
             StepKind(("Copy the totals of the {thing}.", "Rename the {thing}."), (2.7, 3.3), weight=2.5),
             StepKind(("Reconcile the {thing} with the bank statement.",), (-0.4, 2.0), weight=1.5),
-            StepKind(("Delete every duplicate of the {thing}.",), (1.3, 3.1), (0.90, 0.80), weight=0.9),
-            StepKind(("Send the {thing} to the authority.",), (1.8, 3.2), (0.80, 0.70), weight=0.8),
+            StepKind(("Delete every duplicate of the {thing}.",), (2.3, 3.7), (0.90, 0.80), weight=1.6),
+            StepKind(("Send the {thing} to the authority.",), (-0.2, 2.8), (0.90, 0.80), weight=0.9),
         ),
     ),
     Domain(
@@ -66,8 +66,8 @@ DOMAINS = (
             ),
             StepKind(("Search the catalogue for a similar {thing}.",), (2.3, 2.7), weight=2.0),
             StepKind(("Check whether the policy covers the {thing}.",), (0.0, 2.2), weight=1.6),
-            StepKind(("Refund the {thing} to the right account.",), (1.0, 2.9), (0.90, 0.80), weight=1.0),
-            StepKind(("Compute the price difference of the {thing}.",), (0.3, 1.0), weight=0.9),
+            StepKind(("Refund the {thing} to the right account.",), (-0.3, 2.7), (0.90, 0.80), weight=0.9),
+            StepKind(("Print the return label of the {thing}.",), (2.2, 3.6), (0.90, 0.80), weight=1.6),
         ),
     ),
     Domain(
@@ -78,8 +78,8 @@ DOMAINS = (
             StepKind(("Fetch the {thing} from the rack.", "Label the {thing}."), (3.3, 3.7), weight=3.0),
             StepKind(("Weigh the {thing}.", "Read the meter of the {thing}."), (2.6, 2.8), weight=2.4),
             StepKind(("Calculate the dilution of the {thing}.",), (-0.6, 1.9), weight=1.4),
-            StepKind(("Heat the {thing} to the stated temperature.",), (1.1, 3.0), (0.85, 0.75), weight=1.1),
-            StepKind(("Choose the protocol for the {thing}.",), (0.5, 1.2), weight=0.8),
+            StepKind(("Heat the {thing} to the stated temperature.",), (-0.4, 2.6), (0.90, 0.80), weight=0.9),
+            StepKind(("Pour off the {thing}.",), (2.3, 3.7), (0.90, 0.80), weight=1.6),
         ),
     ),
 )

@@ -48,7 +48,10 @@ EXTRA = (
     "tool_errors",
     "retries_left",
     "irreversible",
+    "irreversible_ahead",  # steps of the plan after this one
+    "demanding_ahead",
 )  # observable numbers
+DEMANDING_GAP = 2.0  # logits by which the expensive model is better at a demanding step
 
 REPLIES = ("Done.", "That did not work.", "Something broke.")  # text of a reply, by outcome
 
@@ -81,9 +84,10 @@ class TasksParameters:
     num_tasks: int = 1200
     length: tuple[int, int] = (6, 12)  # steps of progress needed, inclusive range
     slack: tuple[int, int] = (2, 4)  # slips forgiven, inclusive range
-    difficulty_std: float = 0.8  # of the task's difficulty
+    difficulty_std: float = 0.5  # of the task's difficulty
+    demand_std: float = 0.7  # of the log odds, one draw a task, that a step is a demanding one
     mood_noise_std: float = 0.4  # noise of the reading of it that decides the mood in the text
-    quirk_std: float = 0.5  # latent, one draw a (task, step)
+    quirk_std: float = 0.3  # latent, one draw a (task, step)
     clutter: float = 0.08  # logits lost for every object in view above four
     objects_in_view: tuple[int, int] = (1, 12)  # inclusive range
     num_attempts: int = 3
@@ -152,12 +156,15 @@ class _Graph:
         mood = MOODS[int(np.searchsorted([-0.6, 0.0, 0.6], reading / parameters.difficulty_std))]
         title = domain.title.format(client=self._deck.deal_person())
         title = mood.format(title=title[0].upper() + title[1:])
-        weights = np.array([kind.weight for kind in domain.kinds])
+        demand = np.exp(rng.normal(0.0, parameters.demand_std))
+        weights = np.array([k.weight * (demand if _demanding(k) else 1.0) for k in domain.kinds])
         kinds = [domain.kinds[k] for k in rng.choice(len(weights), size=length, p=weights / weights.sum())]
         things = [domain.things[k] for k in rng.integers(len(domain.things), size=length)]
         asks = [k.texts[rng.integers(len(k.texts))].format(thing=t) for k, t in zip(kinds, things, strict=True)]
         objects = rng.integers(parameters.objects_in_view[0], parameters.objects_in_view[1] + 1, size=length)
         quirk = rng.normal(0.0, parameters.quirk_std, size=length)
+        risky = [any(kind.fatal) for kind in kinds]
+        hard = [_demanding(kind) for kind in kinds]
         self.group_id.append(group_of(title))
         self.task_name.append(domain.name)
 
@@ -177,7 +184,7 @@ class _Graph:
         for (i, u, flag), state in index.items():
             feedback = FEEDBACK[flag] if i + u else "You start."
             text = f"{title} {feedback} {asks[i]}"
-            extra = (int(objects[i]), length - i, u, slack - u, int(any(kinds[i].fatal)))
+            extra = (int(objects[i]), length - i, u, slack - u, int(risky[i]), sum(risky[i + 1 :]), sum(hard[i + 1 :]))
             self._add(f"t{task:04d}/{i}.{u}.{flag}", task, i + u, text, extra, None)
             progress = index[i + 1, u, "ok"] if i + 1 < length else end["done"]
             slip = index[i, u + 1, "slip"] if u < slack else end["lost"]
@@ -197,6 +204,11 @@ class _Graph:
         self.text.append(text)
         self.extra.append(extra)
         self.success.append(success)
+
+
+def _demanding(kind: StepKind) -> bool:
+    """Whether the choice of the model matters much for a step of this kind."""
+    return kind.ease[1] - kind.ease[0] >= DEMANDING_GAP
 
 
 def _chances(kind: StepKind, burden: float) -> np.ndarray:
