@@ -233,10 +233,10 @@ def test_question_figures_lie_well_apart() -> None:
 def test_task_figures_lie_well_apart() -> None:
     figures = FIGURES["tasks"]
     assert 0.35 < figures["always_small"]["success"] < 0.45
-    assert 0.75 < figures["always_large"]["success"] < 0.85
+    assert 0.75 < figures["always_large"]["success"] < 0.95
     assert 2.7 < figures["cost_ratio_with_prompt_cache"] < 3.7
-    for cap in (2, 4, 6):
+    for cap in (2, 3, 4):
         at = {name: values["success"] for name, values in figures[f"cap_{cap}"].items()}
         assert at["step_rule"] > max(at["first_large"], at["random_mix"]) + 0.08
-        assert at["latent_knowing"] > at["step_rule"] + 0.025
+        assert at["latent_knowing"] > at["step_rule"] + 0.05
         assert at["clairvoyant"] > at["latent_knowing"] + 0.08
