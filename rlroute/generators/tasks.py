@@ -81,7 +81,7 @@ class TasksParameters:
     """Everything that decides the log `tasks`. Logits and probabilities unless a unit is given."""
 
     seed: int = 20260302
-    num_tasks: int = 1200
+    num_tasks: int = 2000
     length: tuple[int, int] = (6, 12)  # steps of progress needed, inclusive range
     slack: tuple[int, int] = (2, 4)  # slips forgiven, inclusive range
     difficulty_std: float = 0.5  # of the task's difficulty
