@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHONSAFEPATH := 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test test-slow lint clean
+.PHONY: install demo test test-slow test-gymnasium lint clean
 
 install: $(VENV)/.installed
 
@@ -27,10 +27,19 @@ test: install
 test-slow: install
 	$(BIN)/pytest -m slow
 
+# The registry tests on the newest Gymnasium 1.x; Ray pins an older one, so it gets a place of its own.
+test-gymnasium: .venv-gymnasium/.installed
+	.venv-gymnasium/bin/python -m pytest tests/test_registry.py
+
+.venv-gymnasium/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-gymnasium
+	.venv-gymnasium/bin/pip install --quiet --disable-pip-version-check -e . pytest
+	touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs
+	rm -rf $(VENV) .venv-gymnasium build *.egg-info runs

@@ -119,11 +119,7 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
         return self._observation(), self._info(np.zeros((self.num_envs, len(VECTOR_NAMES))))
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        action = np.asarray(actions, np.int64)
-        if action.shape != (self.num_envs,):
-            raise ValueError(f"actions of shape {action.shape}: expected ({self.num_envs},)")
-        if action.min() < 0 or action.max() >= self.layout.num_actions:
-            raise ValueError(f"action {action.min()} or {action.max()}: expected 0 to {self.layout.num_actions - 1}")
+        action = self._actions(actions)
         dynamics = self.dynamics
         restart = self._finished.copy() if self.autoreset is AutoresetMode.NEXT_STEP else None
         transition = dynamics.step(action, self.action_mask)
@@ -144,6 +140,20 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
         self._finished = ended if self.autoreset is not AutoresetMode.SAME_STEP else np.zeros_like(ended)
         info = self._info(transition.vector) | final
         return self._observation(), transition.reward, transition.terminated, transition.truncated, info
+
+    def _actions(self, actions: Any) -> np.ndarray:
+        """Actions of the action space, (num_envs,) int64; a ValueError names the first that is none."""
+        given, size = np.asarray(actions), self.layout.num_actions
+        if given.shape != (self.num_envs,):
+            raise ValueError(f"actions of shape {given.shape}: expected ({self.num_envs},)")
+        if given.dtype.kind not in "biuf":
+            raise ValueError(f"actions of type {given.dtype}: expected whole numbers from 0 to {size - 1}")
+        if given.dtype.kind == "f" or given.min() < 0 or given.max() >= size:
+            good = (given >= 0) & (given < size) & (given == np.floor(given))
+            if not good.all():
+                slot = int(np.argmin(good))
+                raise ValueError(f"action {given[slot]} of slot {slot}: expected a whole number from 0 to {size - 1}")
+        return given.astype(np.int64, copy=False)
 
     def render(self) -> tuple[str, ...] | None:  # type: ignore[override]
         """The state of every slot as text, with render_mode="ansi"."""

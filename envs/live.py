@@ -2,22 +2,78 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from numbers import Real
+from typing import Any, ClassVar
 
 import numpy as np
 
 from rlroute.envs import observing
-from rlroute.envs.terms import Terms, ends
+from rlroute.envs.terms import TermRanges, Terms, ends
 from rlroute.features import TextModel
-from rlroute.policy import TrainedPolicy
+from rlroute.policy import WEIGHTS_FILE, PolicyError, TrainedPolicy
 from rlroute.pool import Pool
 from rlroute.prices import is_billed
-from rlroute.router import Response
+from rlroute.router import Response, require_number
+
+# The terms of an episode, and the arguments of training that say where they came from.
+TRAINED = {
+    "cost_weight": "preference",
+    "latency_weight": "latency_preference",
+    "budget_usd": "budget_usd",
+    "budget_calls": "budget_calls",
+}
+SECTIONS = {
+    "arguments": dict,
+    "choices": dict,
+    "reference": dict,
+    "constants": dict,
+    "extra_names": list,
+    "featuriser": str,
+}
+POOL_COLUMNS = tuple(name for name in Pool.__dataclass_fields__ if name != "names")
+PRICES = ("input_usd", "cached_input_usd", "output_usd")
+TEXT_TENSORS = ("components", "centre", "scale", "prior_weights", "prior_bias", "extra_mean", "extra_scale")
 
 
-class LiveBase:
+class LiveBase(ABC):
     """The batch of one that observation functions expect, from a policy instead of a log."""
+
+    # Terms that this family has no use for, with what to give instead: refused, since ignoring a cap would break it.
+    foreign_terms: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def check(cls, policy: TrainedPolicy) -> None:
+        """Raises PolicyError where the policy lacks something that a live episode needs; a family adds its own."""
+        for section, kind in SECTIONS.items():
+            policy.value(section, kind=kind)
+        policy.value("arguments", "obs")
+        ranges = [policy.value("arguments", argument) for argument in TRAINED.values()]
+        try:
+            TermRanges(*ranges)
+        except (TypeError, ValueError) as error:
+            raise policy.fault(("arguments",), f"unusable terms ({error})", "those of an environment") from error
+        for unit in ("cost_usd", "latency_s"):
+            policy.value("reference", unit, kind=Real)
+        choices, size = policy.card["choices"], policy.layout.num_choices
+        if len(choices) != size:
+            raise policy.fault(("choices",), f"{len(choices)} choices", f"{size}, as in the layout")
+        for choice in choices:
+            for column in POOL_COLUMNS:
+                policy.value("choices", choice, column, kind=Real)
+            for column in PRICES:
+                cls.check_price(policy, "choices", choice, column)
+        for name in TEXT_TENSORS:
+            if f"text/{name}" not in policy.tensors:
+                raise PolicyError(policy.folder / WEIGHTS_FILE, f"tensors.text/{name}", "no such tensor", "an array")
+
+    @staticmethod
+    def check_price(policy: TrainedPolicy, *path: str) -> None:
+        """A negative or undefined price would refund the budget."""
+        price = policy.value(*path, kind=Real)
+        if not 0 <= price < np.inf:
+            raise policy.fault(path, repr(price), "a price ≥ 0")
 
     def __init__(self, policy: TrainedPolicy, terms: Mapping[str, float | None]) -> None:
         card = policy.card
@@ -30,6 +86,7 @@ class LiveBase:
         self.extra_names: list[str] = card["extra_names"]
         if self.arguments["obs"] != "features":
             raise ValueError("this policy observes rows of its log (obs='index') and cannot act on live texts")
+        self.untrained: list[str] = []
         self.terms = self._terms(terms)
         self.usd_left = self.terms.budget_usd.copy()
         self.spent_usd = np.zeros(1)
@@ -37,20 +94,36 @@ class LiveBase:
 
     def _terms(self, given: Mapping[str, float | None]) -> Terms:
         terms = Terms.empty(1)
-        for name, argument in (("cost_weight", "preference"), ("latency_weight", "latency_preference")):
-            value = given[name]
-            low, high = ends(self.arguments[argument])
-            getattr(terms, name)[:] = value if value is not None else np.sqrt(low * high)
+        for name, argument in TRAINED.items():
+            value, trained = given[name], self.arguments[argument]
+            if value is not None:
+                self._refuse_or_note(name, value, trained)
+                getattr(terms, name)[:] = value
+            elif name.endswith("_weight"):
+                low, high = ends(trained)
+                getattr(terms, name)[:] = np.sqrt(low * high)
         if given["budget_usd"] is not None:
             unknown = self.pool.without_limit()
             if unknown:
                 raise ValueError(
-                    f"budget_usd needs max_completion_tokens of every choice, unknown for: {', '.join(unknown)}"
+                    "budget_usd needs max_completion_tokens and prices of every choice, "
+                    f"unknown for: {', '.join(unknown)}"
                 )
-            terms.budget_usd[:] = given["budget_usd"]
-        if given["budget_calls"] is not None:
-            terms.budget_calls[:] = given["budget_calls"]
         return terms
+
+    def _refuse_or_note(self, name: str, value: float, trained: Any) -> None:
+        """Refuses a term that means nothing here, and notes one that the policy never saw in training."""
+        if name in self.foreign_terms:
+            raise ValueError(f"{name}: found {value!r}, expected {self.foreign_terms[name]}")
+        require_number(name, value, whole=name == "budget_calls")
+        outside = f"{name} is outside what the policy was trained on"
+        if trained is None:
+            self.untrained.append(f"{outside}: it never saw such a cap")
+            return
+        low, high = ends(trained)
+        # Weights drawn in training come out of a power, and may miss an end by a rounding.
+        if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
+            self.untrained.append(f"{outside}: {low:g}" + (f" to {high:g}" if low < high else ""))
 
     def read(self, text: str, features: Mapping[str, float], prompt_tokens: int) -> None:
         """Turn the text at hand into features, (1, …) each."""
@@ -68,6 +141,28 @@ class LiveBase:
         self.text = self.model.project(self._full_text)[:, : observing.text_size(self.layout)]
         self.prior, self.prospect = self.model.estimates(self._full_text, self.extra)
         self.prompt_tokens = np.full((1, self.pool.size), prompt_tokens)
+
+    @abstractmethod
+    def callable(self) -> np.ndarray:
+        """(1, num_choices) bool: choices that may be called now."""
+
+    @abstractmethod
+    def write(self, out: np.ndarray, common: dict[str, np.ndarray]) -> None:
+        """Fill `out` by the family's observation function; `common` is what every family's situation holds."""
+
+    def observe(self) -> np.ndarray:
+        """(1, layout.size) float32."""
+        out = np.empty((1, self.layout.size), np.float32)
+        common = {
+            "text": self.text,
+            "extra": self.extra,
+            "prior": self.prior,
+            "prompt_tokens": self.prompt_tokens,
+            "usd_left": self.usd_left,
+            "callable": self.callable(),
+        }
+        self.write(out, common)
+        return out
 
     def affordable(self) -> np.ndarray:
         """(1, num_choices) bool: choices whose reserve is covered."""
@@ -90,6 +185,10 @@ class LiveBase:
         one = np.array([choice])
         tokens = (np.array([n]) for n in (prompt, min(cached, prompt), response.completion_tokens))
         return float(self.pool.cost_usd(one, *tokens)[0])
+
+    def accepted(self, choice: int) -> tuple[int, int]:
+        """Whose response is accepted, and which; for families that can accept."""
+        raise RuntimeError("nothing can be accepted here: expected a call")
 
     def checked(self, verdict: float) -> None:
         """The verdict on the latest response, for families that can check."""

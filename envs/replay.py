@@ -16,12 +16,15 @@ import numpy as np
 from rlroute.draws import Stream, integers, permuted_index
 from rlroute.envs.arguments import ReplayArguments
 from rlroute.envs.observing import text_size
-from rlroute.envs.terms import Terms, ends
+from rlroute.envs.terms import Range, Terms, ends
 from rlroute.features import SPLITS, full_text_features, log_features
 from rlroute.layout import Layout
 from rlroute.log import load_log
 from rlroute.pool import Pool
 from rlroute.rewards import COST_USD, INVALID_ACTION_REWARD, LATENCY_S, QUALITY, Totals, make_reward
+
+# A charge may exceed its reserve by this share: sums and products of prices round. Below what counts as a violation.
+RESERVE_ROUNDING = 1e-10
 
 
 @dataclass
@@ -46,12 +49,14 @@ class ReplayDynamics(ABC):
         self.num_envs = num_envs
         self.log = load_log(arguments.log)
         self.arrays = self.log.arrays
-        self.features = log_features(self.log, arguments.featuriser, arguments.split_salt)
         self.split = self.log.splits(arguments.split_salt)
+        self.roots = np.flatnonzero(self.arrays.root & (self.split == SPLITS.index(arguments.split)))
+        self._refuse_unusable_log()  # before anything is fitted
+        self.features = log_features(self.log, arguments.featuriser, arguments.split_salt)
         self.pool = Pool.from_log(self.arrays, self.features)
         self.prior, self.text = self.features.prior, self.features.text
-        self.roots = np.flatnonzero(self.arrays.root & (self.split == SPLITS.index(arguments.split)))
-        self._refuse_unusable_log()
+        if arguments.budget_usd is not None:
+            self._refuse_unusable_budget(arguments.budget_usd)
         self.reward = make_reward(
             arguments.reward,
             self.features.reference,
@@ -159,20 +164,20 @@ class ReplayDynamics(ABC):
     def drawn_rows(self, tasks: np.ndarray, slot: np.ndarray, episode: np.ndarray) -> np.ndarray:
         """What `draw` will give in whole episodes, (num_states, num_choices, max_attempts): for ceilings alone.
 
-        `slot` and `episode` say where each of `tasks` is played, (M,), one task a group. Element (s, c, k) is the
-        response row of the k-th call of choice c in state s; −1 where there is none, or s belongs to no task.
+        `slot` and `episode` say where each of `tasks` is played, (M,); no state is to be reached from two of them.
+        Element (s, c, k) is the response row of the k-th call of choice c in state s; −1 where there is none, or no
+        task leads to s.
         """
         arrays, num_choices = self.arrays, self.pool.size
         most = int(arrays.num_attempts.max())
         rows = np.full((arrays.num_states, num_choices, most), -1, np.int64)
-        place = np.full(int(arrays.group.max()) + 1, -1)
-        place[arrays.group[tasks]] = np.arange(len(tasks))
-        states = np.flatnonzero(place[arrays.group] >= 0)
+        place = self._reached_from(tasks)
+        states = np.flatnonzero(place >= 0)
         for choice in range(num_choices):
             first, size = arrays.cell[states * num_choices + choice], arrays.num_attempts[states, choice]
             for k in range(most):
                 known = np.flatnonzero(size > k)
-                task = place[arrays.group[states[known]]]
+                task = place[states[known]]
                 rows[states[known], choice, k] = first[known] + permuted_index(
                     self.key,
                     size[known].astype(np.int64),
@@ -184,6 +189,21 @@ class ReplayDynamics(ABC):
                     np.int64(Stream.ATTEMPT),
                 )
         return rows
+
+    def _reached_from(self, tasks: np.ndarray) -> np.ndarray:
+        """Position in `tasks` of the one that leads to each state, (num_states,); −1 where none does."""
+        arrays = self.arrays
+        place = np.full(arrays.num_states, -1)
+        place[tasks] = np.arange(len(tasks))
+        row_state = arrays.row_cell // arrays.num_choices
+        leads = np.flatnonzero(arrays.next_state >= 0)
+        thinks = np.flatnonzero(arrays.think_state >= 0)
+        before = np.concatenate([row_state[leads], thinks])
+        after = np.concatenate([arrays.next_state[leads], arrays.think_state[thinks]])
+        for step in np.unique(arrays.step[before]):  # steps rise along both: a state is placed before it passes it on
+            edges = np.flatnonzero((arrays.step[before] == step) & (place[before] >= 0))
+            place[after[edges]] = place[before[edges]]
+        return place
 
     def step(self, action: np.ndarray, mask: np.ndarray) -> Transition:
         """Move every active slot. `mask` holds the legal actions and is updated; idle slots stay as they are."""
@@ -210,6 +230,17 @@ class ReplayDynamics(ABC):
         self.totals.cost_usd[which] += vector[:, COST_USD]
         self.totals.latency_s[which] += vector[:, LATENCY_S]
         self.usd_left[which] -= vector[:, COST_USD]
+
+    @property
+    def only_cost_counts(self) -> bool:
+        """Whether episodes are worth quality − w_c · cost / c_ref and nothing cuts them short, as ceilings assume."""
+        arguments = self.arguments
+        return (
+            arguments.reward == "linear"
+            and ends(arguments.latency_preference) == (0.0, 0.0)
+            and arguments.budget_usd is None
+            and self.max_episode_steps >= self.default_max_episode_steps
+        )
 
     def recorded(self, state: np.ndarray) -> np.ndarray:
         """Attempts recorded for each choice, (N, num_choices)."""
@@ -272,6 +303,7 @@ class ReplayDynamics(ABC):
         return full_text_features(self.log, self.arguments.featuriser)
 
     def _refuse_unusable_log(self) -> None:
+        """Faults that show before anything is fitted; a family adds its own."""
         arguments = self.arguments
         if not len(self.roots):
             counts = {name: int((self.arrays.root & (self.split == i)).sum()) for i, name in enumerate(SPLITS)}
@@ -283,25 +315,44 @@ class ReplayDynamics(ABC):
                 f"log {self.log.name!r} is partial: some choices have no recorded response in some states; "
                 "expected missing='mask', which masks them"
             )
-        if arguments.budget_usd is None:
-            return
+
+    def largest_charges(self) -> np.ndarray:
+        """The most that an episode may be charged for each response, (num_responses,) USD."""
+        return np.asarray(self.arrays.cost_usd)
+
+    def _refuse_unusable_budget(self, budget_usd: Range) -> None:
+        """A cap in USD holds only where every reserve is known and covers whatever may be charged."""
         unknown = self.pool.without_limit()
         if unknown:
             raise ValueError(
                 f"budget_usd needs max_completion_tokens and prices of every choice, unknown for: {', '.join(unknown)}"
             )
-        uncounted = (self.arrays.prompt_tokens_of < 0) & (self.arrays.num_attempts > 0) & (self.pool.input_usd > 0)
+        arrays = self.arrays
+        uncounted = (arrays.prompt_tokens_of < 0) & (arrays.num_attempts > 0) & (self.pool.input_usd > 0)
         if uncounted.any():
             raise ValueError(
                 "budget_usd needs prompt tokens where they have a price, unknown for: "
                 f"{', '.join(np.array(self.pool.names)[uncounted.any(axis=0)])}"
             )
-        reserve = self.pool.reserve_usd(self.arrays.prompt_tokens_of[self.roots])
-        reserve = np.where(self.recorded(self.roots) > 0, reserve, np.inf)
+        reserve = self.pool.reserve_usd(arrays.prompt_tokens_of)
+        charge, cell = self.largest_charges(), arrays.row_cell
+        excess = charge - reserve.reshape(-1)[cell] * (1 + RESERVE_ROUNDING)
+        beyond = np.flatnonzero(excess > 0)
+        if len(beyond):
+            worst = int(beyond[excess[beyond].argmax()])
+            state, choice = divmod(int(cell[worst]), self.pool.size)
+            others = f", and {len(beyond) - 1} more" if len(beyond) > 1 else ""
+            raise ValueError(
+                f"budget_usd={budget_usd!r} could be exceeded: a response of {self.pool.names[choice]!r} in state "
+                f"{str(arrays.state_ids[state])!r} costs {charge[worst]:.6g} USD{others}; expected at most its reserve "
+                f"of {reserve[state, choice]:.6g} USD, input price × prompt tokens + output price × "
+                "max_completion_tokens"
+            )
+        reserve = np.where(self.recorded(self.roots) > 0, reserve[self.roots], np.inf)
         cheapest = float(reserve.min())
-        if ends(arguments.budget_usd)[0] < cheapest:
+        if ends(budget_usd)[0] < cheapest:
             name = self.pool.names[int(reserve.min(axis=0).argmin())]
             raise ValueError(
-                f"budget_usd={arguments.budget_usd!r} is below the cheapest step: "
+                f"budget_usd={budget_usd!r} is below the cheapest step: "
                 f"expected at least {cheapest:.3g} USD, the reserve of {name!r}"
             )

@@ -2,7 +2,7 @@
 
 Without ``--log`` it trains a preference-conditioned ThinkRoute router and a budget-conditioned BudgetRoute router on
 the built-in logs, side by side in two processes. With ``--log PATH`` it trains the ThinkRoute router on that log, or
-on a recording that one of the importers knows.
+on a recording that one of the importers knows. A log or a path that cannot be used ends it with status 2.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import sys
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from rlroute.cli import BAD_INPUT, explain
+from rlroute.errors import LogError
 from rlroute.evaluation import Setting
 
 WEIGHTS = (0.03, 0.1, 0.2, 0.5, 1.0)
 CAPS = (2, 3, 4)
 TRAINED = "trained router"
+STEPS_PER_TASK = 400  # of training, on a log that is not built in
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Job:
     arguments: dict[str, Any]
     ranges: dict[str, Any]  # what is drawn per episode in training, and set by `settings` in the contest
     settings: tuple[Setting, ...]
-    total_steps: int
+    training: dict[str, Any]  # of PPOArguments; what worth/runs.yaml uses, where the same router is trained there
 
 
 THINK = Job(
@@ -44,7 +48,7 @@ THINK = Job(
     arguments={"log": "questions"},
     ranges={"preference": (0.02, 1.5)},
     settings=tuple(Setting.weight(w) for w in WEIGHTS),
-    total_steps=600_000,
+    training={"total_steps": 600_000},
 )
 BUDGET = Job(
     folder="budget_route",
@@ -52,7 +56,7 @@ BUDGET = Job(
     arguments={"log": "tasks"},
     ranges={"budget_calls": (1, 6)},
     settings=tuple(Setting.calls(cap) for cap in CAPS),
-    total_steps=600_000,
+    training={"total_steps": 3_000_000, "num_envs": 1024, "minibatch": 8192, "learning_rate": 2e-3},
 )
 
 
@@ -65,7 +69,7 @@ def run(job: Job, out: Path, seed: int, queue: Any) -> Any:
     def training(done: int, total: int, metrics: dict[str, float]) -> None:
         queue.put((job.folder, "train", done / total))
 
-    arguments = PPOArguments(total_steps=job.total_steps, seed=seed)
+    arguments = PPOArguments(seed=seed, **job.training)
     policy = train(job.env_id, {**job.arguments, **job.ranges}, out / job.folder, arguments, training)
     shares = [0.0]
 
@@ -86,6 +90,30 @@ def find_log(path: str) -> str:
         return path
     log = import_log(kind, path)
     return str(log.save(cache_root() / "imported" / f"{kind}-{log.content_hash}"))
+
+
+def prepare(job: Job, console: Console) -> Job:
+    """The job with its log generated, checked and cached, and every environment on it made once.
+
+    So two processes need not do that at the same time, and what is wrong with a log is said before any training.
+    """
+    from rlroute.envs.contest import vector_env
+    from rlroute.log import load_log
+    from rlroute.splits import SPLITS
+
+    log = load_log(job.arguments["log"])
+    arrays = log.arrays
+    sizes = f"{arrays.num_states:,} states, {arrays.num_choices} choices, {arrays.num_responses:,} responses"
+    console.print(f"{log.name}: {sizes}, {log.card.coverage} coverage")
+    if not arrays.coverage_full:
+        job = replace(job, arguments={**job.arguments, "missing": "mask"})
+    for split in SPLITS:
+        env = vector_env(job.env_id, split, 1, **job.arguments, **job.settings[0].arguments)
+        if split == "train" and not job.training:
+            # Small logs are learned by heart: fewer steps, and more noise on the text than on the built-in ones.
+            steps = int(min(max(STEPS_PER_TASK * len(env.dynamics.roots), 100_000), 600_000))
+            job = replace(job, training={"total_steps": steps, "text_noise": 1.0})
+    return job
 
 
 def watch(jobs: list[Job], futures: list[Future[Any]], queue: Any, console: Console) -> None:
@@ -111,7 +139,7 @@ def watch(jobs: list[Job], futures: list[Future[Any]], queue: Any, console: Cons
             progress.update(bars[folder, stage], completed=share)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--log", help="a log, or a recording to import (default: the built-in logs)")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
@@ -122,27 +150,17 @@ def main() -> None:
     console, began = Console(), time.perf_counter()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     jobs = [THINK, BUDGET]
-    if options.log:
-        jobs = [
-            Job(
-                THINK.folder,
-                THINK.env_id,
-                {"log": find_log(options.log)},
-                THINK.ranges,
-                THINK.settings,
-                THINK.total_steps,
-            )
-        ]
-    if options.steps:
-        jobs = [Job(**{**vars(job), "total_steps": options.steps}) for job in jobs]
+    try:
+        if options.log:
+            jobs = [replace(THINK, arguments={"log": find_log(options.log)}, training={})]
+        options.out.mkdir(parents=True, exist_ok=True)
+        jobs = [prepare(job, console) for job in jobs]
+        if options.steps:
+            jobs = [replace(job, training={**job.training, "total_steps": options.steps}) for job in jobs]
+    except (LogError, ValueError, OSError) as error:
+        print(explain(error), file=sys.stderr)
+        return BAD_INPUT
 
-    from rlroute.log import load_log
-
-    for job in jobs:  # generated, checked and cached once, before two processes ask for it
-        log = load_log(job.arguments["log"])
-        arrays = log.arrays
-        sizes = f"{arrays.num_states:,} states, {arrays.num_choices} choices, {arrays.num_responses:,} responses"
-        console.print(f"{log.name}: {sizes}")
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(len(jobs), mp_context=context) as pool:
         queue = manager.Queue()
@@ -150,19 +168,26 @@ def main() -> None:
         watch(jobs, futures, queue, console)
         studies = [future.result() for future in futures]
     seconds = time.perf_counter() - began
-    write(studies, options.out, f"{seconds:.0f} s on this machine, one seed")
-    console.print(f"done in {seconds:.0f} s: look at {options.out / 'report.md'} and {options.out / 'frontier.png'}")
+    files = write(studies, options.out, f"{seconds:.0f} s on this machine, one seed")
+    console.print(f"done in {seconds:.0f} s: look at {' and '.join(str(file) for file in files)}")
+    return 0
 
 
-def write(studies: list[Any], out: Path, cost: str) -> None:
-    """``metrics.json``, ``frontier.png`` and ``report.md``."""
+def write(studies: list[Any], out: Path, cost: str) -> list[Path]:
+    """``metrics.json``, ``report.md`` and ``frontier.png``; returns the two to look at.
+
+    Figures replayed on a partial log are confounded, so they are not drawn.
+    """
     from rlroute.plots import plot_frontier
     from rlroute.report import section, write_metrics, write_report
 
     evaluations = [study.test for study in studies]
-    results = [result.to_dict() for evaluation in evaluations for result in evaluation.results()]
     write_metrics(out / "metrics.json", evaluations)
-    plot_frontier(results, out / "frontier.png")
+    drawn = [
+        result.to_dict() for evaluation in evaluations if evaluation.coverage_full for result in evaluation.results()
+    ]
+    (out / "frontier.png").unlink(missing_ok=True)
+    plots = [plot_frontier(drawn, out / "frontier.png")] if drawn else []
     sections = [
         section(
             study.test,
@@ -173,9 +198,10 @@ def write(studies: list[Any], out: Path, cost: str) -> None:
         )
         for study in studies
     ]
-    intro = f"Trained on `train`, tuned on `val`, played on `test` ({cost}). ![frontier](frontier.png)"
-    write_report(out / "report.md", [intro, *sections], "What the trained routers are worth")
+    image = " ![frontier](frontier.png)" if plots else ""
+    intro = f"Trained on `train`, tuned on `val`, played on `test` ({cost}).{image}"
+    return [write_report(out / "report.md", [intro, *sections], "What the trained routers are worth"), *plots]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -22,6 +22,7 @@ TITLES = {
     "gym_exact": "Seven checkable reasoning-gym tasks, exact verdicts",
     "gym_flipped": "The same, 10 % of the verdicts flipped",
     "gym_hidden": "The same, verdicts hidden",
+    "gym_no_hidden": "The same, exact verdicts, without the assumed price of hidden thinking tokens",
     "gym_held_out": "The same, tasks of test never seen in training",
     "routeprofile": "RouteProfile without code and trivia",
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlroute.envs import register_all
+from rlroute.envs import REGISTRY, entry, register_all
 
 if TYPE_CHECKING:
     from rlroute.log import Log, load_log
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlroute.router import Router
 
 __version__ = "0.1.0"
-__all__ = ["Log", "Router", "__version__", "load_log", "load_policy"]
+__all__ = ["REGISTRY", "Log", "Router", "__version__", "entry", "load_log", "load_policy"]
 
 _HOMES = {
     "Log": "rlroute.log",

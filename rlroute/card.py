@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ class Card:
             data = yaml.load(path.read_text(), Loader=loader)
         except FileNotFoundError:
             raise LogError([Fault("card.yaml", None, None, f"no file {path}", "a card beside the tables")]) from None
+        except OSError as error:
+            found = f"{path}, which cannot be read ({error.strerror})"
+            raise LogError([Fault("card.yaml", None, None, found, "a card beside the tables")]) from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise LogError([Fault("card.yaml", None, None, f"no YAML ({reason})", "a YAML mapping")]) from None
@@ -75,7 +79,7 @@ class Card:
         if data.get("coverage", "full") not in COVERAGE:
             faults.append(Fault("card.yaml", None, "coverage", repr(data["coverage"]), "full or partial"))
         if data.get("reference") is not None and not _is_reference(data["reference"]):
-            expected = "choice, cost_usd and latency_s (numbers of at least 0)"
+            expected = "choice, cost_usd and latency_s (finite numbers of at least 0)"
             faults.append(Fault("card.yaml", None, "reference", repr(data["reference"]), expected))
         if faults:
             raise LogError(faults)
@@ -85,9 +89,13 @@ class Card:
 
 
 def _is_reference(value: Any) -> bool:
-    numbers = (int, float)
     return (
         isinstance(value, dict)
         and set(value) == {"choice", "cost_usd", "latency_s"}
-        and all(isinstance(value[key], numbers) and value[key] >= 0 for key in ("cost_usd", "latency_s"))
+        and isinstance(value["choice"], str)
+        and all(_is_amount(value[key]) for key in ("cost_usd", "latency_s"))
     )
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlroute.errors import LogError
+from rlroute.errors import Fault, LogError
 from rlroute.importers import IMPORTERS
 
 BAD_INPUT = 2
@@ -23,9 +23,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Warnings about a log are this program's output, so they are printed plainly and once.
             warnings.showwarning = _print_warning
             return int(command(**options))
-    except (LogError, FileExistsError) as error:
-        print(error, file=sys.stderr)
+    except (LogError, OSError) as error:
+        print(explain(error), file=sys.stderr)
         return BAD_INPUT
+
+
+def explain(error: Exception) -> str:
+    """What is wrong with an input: the file, what was found and what was expected."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    path = error.filename2 or error.filename  # the second is what a file was to become
+    return str(Fault(str(path), None, None, error.strerror or "an error", "a file or folder that can be used"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,7 +66,13 @@ def _import(kind: str, path: Path, out: Path, **options: object) -> int:
     from rlroute.importers import import_log
 
     log = import_log(kind, path, **options)
-    log.save(out)
+    try:
+        log.save(out)
+    except OSError as error:
+        if error.filename is None:  # its own message says it all
+            raise
+        fault = Fault(str(out), None, None, f"{error.filename}: {error.strerror}", "a folder that can be written")
+        raise LogError([fault]) from None
     print(f"{out}: {log.card.description or log.name} ({log.card.coverage} coverage, hash {log.content_hash})")
     return 0
 
@@ -91,7 +105,7 @@ def _envs() -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from rlroute.envs import REGISTRY
+    from rlroute import REGISTRY
 
     table = Table(box=SIMPLE)
     table.add_column("id", no_wrap=True)

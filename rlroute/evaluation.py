@@ -279,7 +279,7 @@ class Evaluation:
 def compare(evaluations: Sequence[Evaluation], a: str, b: str, by: str = "reward") -> list[metrics.Comparison]:
     """Does a beat b, over all evaluations (seeds and salts) together? One verdict a setting.
 
-    Groups with the same number in logs of the same name are one group.
+    Groups with the same number are one group, so all evaluations have to be of one log.
     """
     verdicts = []
     for i in range(len(evaluations[0].settings)):

@@ -20,12 +20,12 @@ from rlroute.graph import reference as best_single_on_train
 from rlroute.log import Log
 from rlroute.prior import QualityPrior, fit_prior
 from rlroute.rewards import Reference
+from rlroute.splits import SPLITS
 from rlroute.text import Featuriser, featuriser
 
 NUM_TEXT_COMPONENTS = 32
 EXTRA_CLIP = 3.0
-TRAIN, VAL, TEST = range(3)
-SPLITS = ("train", "val", "test")
+TRAIN, VAL, TEST = range(len(SPLITS))
 _VERSION = 5
 
 

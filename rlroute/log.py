@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ class Log:
         self._checked = False
         self._ids_filled = False
         self._splits: dict[int, np.ndarray] = {}
+        self._reference: dict[str, Any] | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Log:
@@ -147,7 +148,10 @@ class Log:
         """Every fault of the log, errors and warnings."""
         from rlroute.validate import validate
 
-        return validate(self)
+        faults = validate(self)
+        if not any(fault.severity == "error" for fault in faults):
+            faults = [*self._reference_faults(self.source("choices").column("name").to_pylist()), *faults]
+        return faults
 
     def check(self) -> None:
         """Raise LogError if the log has errors; print its warnings, once."""
@@ -160,6 +164,19 @@ class Log:
         for fault in faults:
             warnings.warn(f"log {self.name}: {fault}", LogWarning, stacklevel=2)
         self._checked = True
+
+    @property
+    def _card_is_stale(self) -> bool:
+        """Whether the card was written for other tables than those that are here."""
+        return self.card.content_hash not in ("", self.content_hash)
+
+    def _reference_faults(self, choices: Sequence[str]) -> list[Fault]:
+        """What is wrong with the reference on the card, unless it is stale and so not used."""
+        given = self.card.reference
+        if given is None or given["choice"] in choices or self._card_is_stale:
+            return []
+        expected = f"a choice of the log, one of {', '.join(choices)}"
+        return [Fault("card.yaml", None, "reference", f"the choice {given['choice']!r}", expected)]
 
     @property
     def _arrays_folder(self) -> Path:
@@ -177,6 +194,11 @@ class Log:
                 build_arrays(self, partial)
             self.__dict__.pop("keys", None)
             release_memory()
+        elif not self._checked and self.path is not None and self._card_is_stale:
+            # The cache is of these tables, so they have been checked; the card beside them may be another.
+            found = f"{self.card.content_hash}, which is not the hash of the tables"
+            fault = Fault("card.yaml", None, "content_hash", found, self.content_hash, "warning")
+            warnings.warn(f"log {self.name}: {fault}", LogWarning, stacklevel=2)
         self._checked = True
         return load_arrays(folder)
 
@@ -211,12 +233,20 @@ class Log:
 
     @property
     def reference(self) -> dict[str, Any]:
-        """{choice, cost_usd, latency_s} of the best single choice on train: c_ref and l_ref of rewards."""
-        if self.card.reference is None:
-            from rlroute.graph import reference
+        """{choice, cost_usd, latency_s} of the best single choice on train: c_ref and l_ref of rewards.
 
-            self.card.reference = reference(self.arrays, self.splits())
-        return self.card.reference
+        That of the card, or computed where the card has none or was written for other tables.
+        """
+        if self._reference is None:
+            arrays = self.arrays
+            if faults := self._reference_faults(arrays.choice_names):
+                raise LogError(faults, source=f"log {self.path or self.name}")
+            if self.card.reference is None or self._card_is_stale:
+                from rlroute.graph import reference
+
+                self.card.reference = reference(arrays, self.splits())
+            self._reference = self.card.reference
+        return self._reference
 
     def save(self, path: str | Path) -> Path:
         """Check the log and write it as a folder, whole or not at all. A log that is there is replaced."""

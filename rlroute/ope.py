@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rlroute.layout import Layout
 from rlroute.metrics import bootstrap_interval
 from rlroute.policies import Policy, dynamics_of
 from rlroute.predictors import Ridge
@@ -139,21 +140,34 @@ def _rows_of(arrays: Any, states: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _first_choices(env: Any, policy: Policy) -> NDArray[np.int64]:
-    """The choice called first at every root (−1: it thinks), with every choice shown as open."""
+    """The choice called first at every root (−1: it thinks), with every choice shown that no budget forbids."""
     dynamics = dynamics_of(env)
-    recorded = dynamics.recorded
-    dynamics.recorded = lambda state: np.ones((len(state), dynamics.layout.num_choices), np.int64)
-    try:
-        policy.begin(env)
-        choices: list[int] = []
-        for start in range(0, len(dynamics.roots), env.num_envs):
-            tasks = dynamics.roots[start : start + env.num_envs]
-            padded = np.concatenate([tasks, np.repeat(tasks[-1:], env.num_envs - len(tasks))])
-            observation, info = env.reset(seed=0, options={"task": padded})
-            flat = observation["observation"] if isinstance(observation, dict) else observation
-            actions = policy.act(flat, info["action_mask"])[: len(tasks)]
-            found = (dynamics.layout.describe_action(int(a))[1] for a in actions)
-            choices += [-1 if c is None else c for c in found]
-    finally:
-        dynamics.recorded = recorded
+    policy.begin(env)
+    choices: list[int] = []
+    for start in range(0, len(dynamics.roots), env.num_envs):
+        tasks = dynamics.roots[start : start + env.num_envs]
+        padded = np.concatenate([tasks, np.repeat(tasks[-1:], env.num_envs - len(tasks))])
+        observation, info = env.reset(seed=0, options={"task": padded})
+        flat = observation["observation"] if isinstance(observation, dict) else observation
+        tokens = np.asarray(dynamics.arrays.prompt_tokens_of[padded])
+        # A choice that was not asked would have been sent about the prompt that others were.
+        affordable = dynamics.affordable(np.where(tokens < 0, tokens.max(axis=1, keepdims=True), tokens))
+        unrecorded = (np.asarray(dynamics.arrays.num_attempts[padded]) == 0) & affordable
+        actions = policy.act(*_opened(dynamics.layout, flat, info["action_mask"], unrecorded))[: len(tasks)]
+        found = (dynamics.layout.describe_action(int(a))[1] for a in actions)
+        choices += [-1 if c is None else c for c in found]
     return np.asarray(choices, np.int64)
+
+
+def _opened(
+    layout: Layout, observation: NDArray[Any], action_mask: NDArray[Any], also: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Observations and masks in which the choices `also` (N, C) can be called too: what a live pool would show."""
+    observation, action_mask = observation.copy(), action_mask.copy()
+    slices = layout.slices()
+    for choice in range(layout.num_choices):
+        rows = also[:, choice]
+        action_mask[rows, layout.action(layout.choice_actions[0], choice)] = 1
+        if f"callable/{choice}" in slices:
+            observation[rows, slices[f"callable/{choice}"]] = 1.0
+    return observation, action_mask

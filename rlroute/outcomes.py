@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlroute.tables import index_in
+
 if TYPE_CHECKING:
     from rlroute.arrays import LogArrays
     from rlroute.log import Log
@@ -55,9 +57,9 @@ def stored_outcomes(log: Log) -> Outcomes:
     table, arrays = log.outcomes, log.arrays
     ids = log.states["state_id"].combine_chunks()
     kinds = pc.unique(table["kind"])
-    state = _index_in(table["state_id"], ids)
-    choice = _index_in(table["choice"], pa.array(arrays.choice_names))
-    kind = _index_in(table["kind"], kinds)
+    state = index_in(table["state_id"], ids)
+    choice = index_in(table["choice"], pa.array(arrays.choice_names))
+    kind = index_in(table["kind"], kinds)
     shape = (len(ids), len(arrays.choice_names), len(kinds))
 
     def dense(values: np.ndarray, fill: float) -> np.ndarray:
@@ -71,18 +73,11 @@ def stored_outcomes(log: Log) -> Outcomes:
     return Outcomes(
         kinds=tuple(kinds.to_pylist()),
         probability=dense(column("probability"), 0.0),
-        next_state=dense(_index_in(table["next_state_id"], ids), -1),
+        next_state=dense(index_in(table["next_state_id"], ids), -1),
         quality=dense(np.nan_to_num(column("quality")), 0.0),
         cost_usd=dense(column("cost_usd"), 0.0),
         verdict=dense(column("verdict"), np.nan),
     )
-
-
-def _index_in(column: object, values: object) -> np.ndarray:
-    """Positions of a string column in `values`, -1 for null, int32."""
-    import pyarrow.compute as pc
-
-    return np.asarray(pc.fill_null(pc.index_in(column, value_set=values), -1).to_numpy()).astype(np.int32)
 
 
 def empirical_outcomes(log: Log, max_answers: int = 4) -> Outcomes:

@@ -1,4 +1,4 @@
-"""Policies that need no training and no family: always one choice, random, mixes of policies.
+"""Policies that need no training and no family: always one choice, random, the shares of a mix.
 
 A policy is anything with a name, `begin(env)` once per rollout and `act(observation, action_mask)` on a
 batch. It may read `env.dynamics` for what a live router would know too: the layout, the prices, the budget
@@ -13,8 +13,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-
-from rlroute import draws
 
 Actions = NDArray[np.int64]
 Array = NDArray[Any]
@@ -92,34 +90,6 @@ class RandomPolicy:
 
     def act(self, observation: Array, action_mask: Array) -> Actions:
         return best_legal(self.rng.random(action_mask.shape), action_mask)
-
-
-class Mix:
-    """Plays each episode by one of several policies, drawn with fixed probabilities.
-
-    The draw depends on (seed, slot, episode) alone, so it holds for the whole episode. Mixing two vertices of
-    a frontier reaches every point between them: `best_mix` builds that.
-    """
-
-    def __init__(self, policies: Sequence[Policy], probabilities: Sequence[float], name: str = "mix", seed: int = 0):
-        total = float(np.sum(probabilities))
-        if len(policies) != len(probabilities) or min(probabilities) < 0 or abs(total - 1) > 1e-9:
-            raise ValueError(f"{len(policies)} policies need as many probabilities of sum 1, got {probabilities}")
-        self.policies, self.name = tuple(policies), name
-        self.edges = np.cumsum(probabilities)[:-1]
-        self.key = draws.key_from_seed(seed)
-
-    def begin(self, env: Any) -> None:
-        self.dynamics = dynamics_of(env)
-        for policy in self.policies:
-            policy.begin(env)
-
-    def act(self, observation: Array, action_mask: Array) -> Actions:
-        d, slots = self.dynamics, np.arange(len(action_mask))
-        draw = draws.uniform(self.key, draws.Stream.POLICY, d.slot, d.episode)
-        pick = np.searchsorted(self.edges, draw, side="right")
-        proposals = np.stack([policy.act(observation, action_mask) for policy in self.policies])
-        return np.asarray(proposals[pick, slots])
 
 
 def mix_weights(costs: Sequence[float], qualities: Sequence[float], cost: float) -> NDArray[np.float64]:

@@ -12,16 +12,16 @@ trained on four models also acts on six.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlroute.cache import atomic_folder
 from rlroute.layout import Layout
 from rlroute.policies import dynamics_of
 
@@ -32,6 +32,8 @@ MASKED = -1e9  # the logit of a forbidden action: finite, so that no entropy or 
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+
+_KINDS = {object: "value", dict: "mapping", list: "list", str: "text", Real: "number"}
 
 
 class PolicyError(ValueError):
@@ -119,10 +121,27 @@ class TrainedPolicy:
     name: str = "trained"
     sample: bool = False
     generator: np.random.Generator = field(default_factory=np.random.default_rng)
+    folder: Path = Path()  # where it was read from, for messages
     layout: Layout = field(init=False)
 
     def __post_init__(self) -> None:
         self.layout = Layout.from_dict(self.card["layout"])
+
+    def value(self, *path: str, kind: type = object) -> Any:
+        """What the card says at `path`; a `PolicyError` where that is missing or not of this kind."""
+        found: Any = self.card
+        expected = f"a {_KINDS.get(kind, kind.__name__)}"
+        for name in path:
+            if not isinstance(found, Mapping) or name not in found:
+                raise self.fault(path, "nothing", expected)
+            found = found[name]
+        if not isinstance(found, kind):
+            raise self.fault(path, repr(found), expected)
+        return found
+
+    def fault(self, path: tuple[str, ...], found: str, expected: str) -> PolicyError:
+        """The error to raise where the card holds something unusable at `path`."""
+        return PolicyError(self.folder / CARD_FILE, ".".join(path), found, expected)
 
     def begin(self, env: Any) -> None:
         """Checks that `env` describes its observations as the one did that this policy was trained in."""
@@ -176,20 +195,10 @@ def save_policy(
     if path.exists() and not (path / CARD_FILE).exists() and (not path.is_dir() or any(path.iterdir())):
         raise PolicyError(path, None, "something that is no policy", "a free name or an older policy")
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh, old = (path.with_name(f".{path.name}.{os.getpid()}.{part}") for part in ("new", "old"))
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    try:
+    with atomic_folder(path, replace=True) as fresh:
         save_file(arrays, fresh / WEIGHTS_FILE)
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
         (fresh / CARD_FILE).write_text(text, encoding="utf-8")
-        if path.exists():
-            path.rename(old)
-        fresh.rename(path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return path
 
 
@@ -211,7 +220,7 @@ def load_policy(path: str | Path, *, sample: bool = False, seed: int | None = No
     parameters, tensors = _with_prefix(arrays, "network."), _with_prefix(arrays, "tensors.")
     _check_parameters(parameters, card, weights_file)
     name = str(card.get("name", "trained"))
-    return TrainedPolicy(card, parameters, tensors, name, sample, np.random.default_rng(seed))
+    return TrainedPolicy(card, parameters, tensors, name, sample, np.random.default_rng(seed), path)
 
 
 def _with_prefix(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

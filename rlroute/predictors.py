@@ -3,8 +3,8 @@ call.
 
 A predictor is fitted on rows of features (S, D) and a table of targets (S, C), one column a choice, NaN where
 nothing was recorded, and returns a full table. They are deliberately the plain ones that published routers
-have to beat: the k nearest neighbours by cosine, ridge regression, boosted trees (scikit-learn, extra
-`baselines`), and their mean. `cross_fitted` gives every training row a prediction that has not seen its own
+have to beat: the k nearest neighbours by cosine, ridge regression, and boosted trees (scikit-learn, extra
+`baselines`). `cross_fitted` gives every training row a prediction that has not seen its own
 group, so that whatever is fitted on top of a predictor meets the same errors on train as on test.
 """
 
@@ -41,17 +41,6 @@ def column_means(target: Array) -> Floats:
     total = np.where(known, target, 0.0).sum(axis=0, dtype=np.float64)
     overall = total.sum() / max(1, count.sum())
     return np.where(count > 0, total / np.maximum(count, 1), overall)
-
-
-class ColumnMean:
-    """The mean of every choice, whatever the features say."""
-
-    def fit(self, features: Array, target: Array) -> Self:
-        self.mean = column_means(target)
-        return self
-
-    def predict(self, features: Array) -> Floats:
-        return np.broadcast_to(self.mean, (len(features), len(self.mean))).copy()
 
 
 class NearestNeighbours:
@@ -173,21 +162,6 @@ class Boosted:
             if model is not None:
                 table[:, c] = model.predict(x)
         return table
-
-
-class Ensemble:
-    """The mean of several predictors."""
-
-    def __init__(self, members: Sequence[Predictor]) -> None:
-        self.members = tuple(members)
-
-    def fit(self, features: Array, target: Array) -> Self:
-        for member in self.members:
-            member.fit(features, target)
-        return self
-
-    def predict(self, features: Array) -> Floats:
-        return np.asarray(np.mean([member.predict(features) for member in self.members], axis=0))
 
 
 class LogCost:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 ROUTER_R1 = "Router-R1 (arXiv 2506.09033), price table of its code"
-BOPO = "Budget-aware agentic routing (arXiv 2602.21227), OpenAI list price"
+GPT_4_1 = "list prices of the GPT-4.1 family (platform.openai.com)"
 
 # Errors that providers do not charge for begin like this: 429 and 5xx.
 UNBILLED = r"^(429|5\d\d)\b"
@@ -47,8 +47,8 @@ PRICES: dict[str, Price] = {
     "gemma-2-27b-it": _output_only(0.80),
     "palmyra-creative-122b": _output_only(1.80),
     "llama3-chatqa-1.5-8b": _output_only(0.18),
-    "gpt-4.1": Price(2.0, 8.0, None, BOPO, "2026-02-24"),
-    "gpt-4.1-mini": Price(0.40, 1.60, None, BOPO, "2026-02-24"),
+    "gpt-4.1": Price(2.0, 8.0, 0.50, GPT_4_1, "2025-04-14"),
+    "gpt-4.1-mini": Price(0.40, 1.60, 0.10, GPT_4_1, "2025-04-14"),
 }
 
 

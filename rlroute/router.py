@@ -6,10 +6,13 @@ the id that the policy carries.
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -32,6 +35,7 @@ class Decision:
     scores: dict[str, float]  # probability of every legal action under the policy
     reason: str
     seconds: float
+    response: int | None = None  # of "accept": which response recorded at this question is accepted, from 0
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,13 @@ class Response:
 class Live(Protocol):
     """One live episode of a family, kept as the batch of one that its observation function expects."""
 
+    untrained: list[str]  # terms outside what the policy was trained on, in words
+
     def __init__(self, policy: TrainedPolicy, terms: Mapping[str, float | None]) -> None: ...
+
+    @classmethod
+    def check(cls, policy: TrainedPolicy) -> None:
+        """Raises PolicyError where the policy lacks something that a live episode needs."""
 
     def situate(self, text: str, features: Mapping[str, float], prompt_tokens: int, can_think: bool) -> None:
         """The episode stands at `text` now."""
@@ -64,6 +74,9 @@ class Live(Protocol):
 
     def taken(self, action: str, choice: int | None) -> float:
         """An action that is no call (think, check, accept) was decided; returns its cost in USD."""
+
+    def accepted(self, choice: int) -> tuple[int, int]:
+        """Whose response, and which of those heard, is accepted where the policy asks for that of `choice`."""
 
     def checked(self, verdict: float) -> None:
         """A check of the latest response came back."""
@@ -76,11 +89,17 @@ class Router:
     """A policy folder ready to decide: ``Router.load("runs/demo/budget_route/policy")``."""
 
     def __init__(self, policy: TrainedPolicy) -> None:
-        from rlroute.envs import entry
+        from rlroute import REGISTRY, entry
 
         self.policy = policy
-        module, name = entry(policy.card["family"]).live.split(":")
+        family = policy.value("family", kind=str)
+        try:
+            module, name = entry(family).live.split(":")
+        except ValueError as error:
+            known = ", ".join(row.id for row in REGISTRY)
+            raise policy.fault(("family",), repr(family), f"one of {known}") from error
         self._live: type[Live] = getattr(import_module(module), name)
+        self._live.check(policy)
 
     @classmethod
     def load(cls, path: str | Path) -> Router:
@@ -104,14 +123,21 @@ class Router:
         cost_weight: float | None = None,
         latency_weight: float | None = None,
     ) -> Episode:
-        """A new episode. Weights default to those of training, or the geometric middle of their range."""
+        """A new episode. Weights default to those of training, or the geometric middle of their range.
+
+        Warns where a cap or a weight given lies outside what the policy was trained on.
+        """
         terms = {
             "budget_usd": budget_usd,
             "budget_calls": budget_calls,
             "cost_weight": cost_weight,
             "latency_weight": latency_weight,
         }
-        return Episode(self, task, self._live(self.policy, terms))
+        live = self._live(self.policy, terms)
+        if live.untrained:
+            # Without the values given, so that a loop with a cap of its own every task is warned once.
+            warnings.warn("; ".join(live.untrained), UserWarning, stacklevel=2)
+        return Episode(self, task, live)
 
 
 class Episode:
@@ -148,6 +174,7 @@ class Episode:
         """
         started = time.perf_counter()
         tokens = prompt_tokens if prompt_tokens is not None else int(np.ceil(len(text) / CHARS_PER_TOKEN))
+        require_number("prompt_tokens", tokens)
         self._live.situate(text, features or {}, tokens, can_think)
         mask = self._live.action_mask()
         if not mask.any():
@@ -156,8 +183,13 @@ class Episode:
         layout: Layout = self.router.policy.layout
         index = int(np.where(mask[0] == 1, logits, -np.inf).argmax())
         name, choice = layout.describe_action(index)
+        reason, limit, position = self._reason(mask[0], index), None, None
+        if name == "accept" and choice is not None:
+            asked = choice
+            choice, position = self._live.accepted(asked)
+            if choice != asked:
+                reason += f"; the rule it was trained with accepts this instead of {self.router.choices[asked]}"
         label = None if choice is None else self.router.choices[choice]
-        limit = None
         self._checking = name == "check"
         if name in ("call", "choose") and label is not None:
             known = self.router.policy.card["choices"][label]["max_completion_tokens"]
@@ -171,8 +203,9 @@ class Episode:
             choice=label,
             max_completion_tokens=limit,
             scores=_probabilities(layout, self.router.choices, logits, mask[0]),
-            reason=self._reason(mask[0], index),
+            reason=reason,
             seconds=time.perf_counter() - started,
+            response=position,
         )
         self.decisions.append(decision)
         return decision
@@ -194,17 +227,29 @@ class Episode:
         """What the call decided last brought back; returns what it cost in USD, from tokens if not given.
 
         `choice` names who was called, where the caller overruled the decision. After a check `verdict` alone counts;
-        its price was charged when it was decided.
+        its price was charged when it was decided. A report that is refused changes nothing: it can be made again.
         """
+        require_number("latency_s", latency_s)
+        amounts = {
+            "prompt_tokens": prompt_tokens,
+            "cached_tokens": cached_tokens,
+            "completion_tokens": completion_tokens,
+            "cost_usd": cost_usd,
+        }
+        for number, amount in amounts.items():
+            if amount is not None:
+                require_number(number, amount)
+        if verdict is not None:
+            require_number("verdict", verdict, most=1)
         if self._checking:
             if verdict is None:
-                raise ValueError("record() after a check needs its verdict, a number in [0, 1]")
-            self._checking = False
+                raise ValueError("record() after a check needs its verdict: found None, expected a number in [0, 1]")
             self._live.checked(verdict)
+            self._checking = False
             return 0.0
         if self._pending is None:
             raise RuntimeError("record() without a call: expected decide() to have chosen a call first")
-        called, self._pending = self._pending, None
+        called = self._pending
         if choice is not None:
             if choice not in self.router.choices:
                 raise ValueError(f"choice={choice!r}: expected one of {', '.join(self.router.choices)}")
@@ -223,6 +268,7 @@ class Episode:
             cost_usd,
         )
         spent = self._live.record(called, response)
+        self._pending = None
         self.spent_usd += spent
         return spent
 
@@ -235,6 +281,17 @@ class Episode:
 
 class BudgetExhausted(RuntimeError):
     """No action is legal within what is left of the budget."""
+
+
+def require_number(name: str, value: object, *, most: float = math.inf, whole: bool = False) -> None:
+    """Refuses what is no finite number in [0, most]: a negative or undefined amount would refund the budget."""
+    if isinstance(value, Real):
+        number = float(value)
+        if math.isfinite(number) and 0 <= number <= most and (not whole or number.is_integer()):
+            return
+    kind = "a whole number" if whole else "a number"
+    bounds = "≥ 0" if most == math.inf else f"in [0, {most:g}]"
+    raise ValueError(f"{name}: found {value!r}, expected {kind} {bounds}")
 
 
 def _probabilities(layout: Layout, names: tuple[str, ...], logits: np.ndarray, mask: np.ndarray) -> dict[str, float]:

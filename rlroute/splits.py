@@ -12,13 +12,6 @@ SPLITS = ("train", "val", "test")
 BOUNDS = (0.7, 0.8)
 
 
-def split_index(split: str) -> int:
-    """0, 1 or 2 for train, val or test."""
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    return SPLITS.index(split)
-
-
 def group_of(text: str) -> str:
     """Group of a root question or task: a hash of its text, case and white space folded."""
     folded = " ".join(text.lower().split())

@@ -42,12 +42,18 @@ class Source:
         if not path.is_file():
             others = sorted(file.name for file in path.parent.glob(f"{path.stem}.*"))
             found = "no such file" + (f", but {', '.join(others)} (only parquet is read)" if others else "")
+            if path.exists():
+                found = f"{path}, which is no file"
             raise LogError([Fault(self.name, None, None, found, expected)])
         try:
             return pq.ParquetFile(path, pre_buffer=False)
         except READ_ERRORS as error:
-            with path.open("rb") as handle:
-                magic = handle.read(4)
+            try:
+                with path.open("rb") as handle:
+                    magic = handle.read(4)
+            except OSError as unreadable:
+                found = f"{path}, which cannot be read ({unreadable.strerror})"
+                raise LogError([Fault(self.name, None, None, found, expected)]) from None
             start = f"no parquet file (it starts with {magic!r})"
             found = "a truncated parquet file" if magic == b"PAR1" else start
             raise LogError([Fault(self.name, None, None, f"{found}: {_one_line(error)}", expected)]) from None

@@ -290,6 +290,21 @@ def money(log: Log, keys: Keys) -> Iterator[Fault]:
         )
 
 
+def limits(log: Log, keys: Keys) -> Iterator[Fault]:
+    """Completions within the limit of their choice, which is what a budget in USD reserves for."""
+    limit = ints(log.source("choices").column("max_completion_tokens"))[keys.choice]
+    tokens = ints(log.source("responses").column("completion_tokens"))
+    expected = "at most the max_completion_tokens of its choice; a budget in USD is refused"
+    yield from _report(
+        "responses",
+        "completion_tokens",
+        (limit >= 0) & (tokens > limit),
+        lambda row: f"{tokens[row]} tokens, above the limit of {limit[row]}",
+        expected,
+        "warning",
+    )
+
+
 def coverage(log: Log, keys: Keys) -> Iterator[Fault]:
     """What the card says of coverage."""
     if log.card.coverage != "full":
@@ -395,4 +410,4 @@ def outcomes(log: Log, keys: Keys) -> Iterator[Fault]:
     yield from _report("outcomes", "probability", off, lambda row: f"a sum of {total[cell[row]]:.6g}", expected)
 
 
-RULES: tuple[Rule, ...] = (graph, scores, money, coverage, splits, oddities, outcomes)
+RULES: tuple[Rule, ...] = (graph, scores, money, limits, coverage, splits, oddities, outcomes)

@@ -6,12 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from logs import LARGE, SMALL, Play, Row, budget_env, budget_vec, make_log, response, walk_log
 from numpy.testing import assert_allclose, assert_array_equal
 from random_logs import many_tasks, of_test, same, watch
 
+from rlroute.envs import replay
 from rlroute.envs.budget_route.env import BudgetRouteVectorEnv
 from rlroute.log import Log
+from rlroute.policies import RandomPolicy
+from rlroute.rollout import rollout
 
 pytestmark = pytest.mark.filterwarnings("ignore::rlroute.log.LogWarning")
 by_hand = pytest.mark.usefixtures("handmade")
@@ -135,7 +140,7 @@ def test_budget_calls_is_exact(calls: int) -> None:
     while not game.terminated:
         assert ("choose large" in game.legal) == (made < calls)
         assert "choose small" in game.legal
-        assert_allclose(game.seen("calls_left"), (calls - made) / 16)
+        assert_allclose(game.seen("calls_left"), np.log2(1 + calls - made) / 4)
         assert game.seen("one_call_left") == (calls - made == 1)
         if made < calls:
             game.do("choose large")
@@ -233,6 +238,105 @@ def test_the_reserve_covers_the_longest_prompt_and_completion() -> None:
     # 10 USD in, 20 USD out per million: 100 prompt tokens and 100 completion tokens are 3,000.
     assert "choose large" in play(walk_log(3), budget_usd=3000e-6).legal
     assert "choose large" not in play(walk_log(3), budget_usd=2999e-6).legal
+
+
+def recorded(log: Log, state: str, choice: str, **values: Any) -> Log:
+    """The log with other values in the responses of `choice` in `state`."""
+    rows = log.responses.to_pylist()
+    for row in rows:
+        if row["state_id"] == state and row["choice"] == choice:
+            row |= values
+    return make_log(log.states.to_pylist(), rows)
+
+
+# What large may reserve in test/1: 200 prompt tokens at 10 USD and 100 completion tokens at 20 USD per million.
+RESERVE = 4000e-6
+
+
+@by_hand
+@pytest.mark.parametrize(
+    ("values", "cache", "charge"),
+    [
+        ({"completion_tokens": 101}, True, "0.00402"),
+        ({"completion_tokens": 101}, False, "0.00402"),
+        ({"cost_usd": 0.005}, False, "0.005"),
+        ({"cost_usd": 0.005, "error": "500 but billed"}, True, "0.005"),
+    ],
+)
+def test_a_cap_that_a_recorded_charge_could_break_is_refused(values: dict[str, Any], cache: bool, charge: str) -> None:
+    log = recorded(walk_log(3), "test/1", "large", **values)
+    expected = rf"'large' in state 'test/1' costs {charge} USD; expected at most its reserve of 0\.004 USD"
+    with pytest.raises(ValueError, match=expected):
+        budget_env(log, budget_usd=1.0, prompt_cache=cache)
+    assert budget_env(log, prompt_cache=cache).reset()  # without a cap nothing is reserved
+
+
+@by_hand
+def test_a_charge_that_the_reserve_covers_is_allowed() -> None:
+    for values in ({"completion_tokens": 100}, {"cost_usd": RESERVE * (1 + 1e-12)}):
+        log = recorded(walk_log(3), "test/1", "large", **values)
+        assert budget_env(log, budget_usd=1.0, prompt_cache=False).reset()
+    # With the prompt cache the tokens are charged, whatever was recorded.
+    assert budget_env(recorded(walk_log(3), "test/1", "large", cost_usd=0.005), budget_usd=1.0).reset()
+
+
+charges = st.one_of(st.none(), st.floats(0, 5e-3), st.sampled_from([3000e-6, 4000e-6]))
+calls = st.tuples(st.integers(0, 105), st.integers(1, 300), charges, st.sampled_from([None, "500", "empty"]))
+
+
+def charged(row: Row, cache: bool) -> float:
+    """What an episode pays for a response at most."""
+    price = LARGE if row["choice"] == "large" else SMALL
+    tokens = (
+        row["prompt_tokens"] * price["input_usd_per_mtok"] + row["completion_tokens"] * price["output_usd_per_mtok"]
+    )
+    if row["cost_usd"] is not None and (row["error"] or not cache):
+        return float(row["cost_usd"])
+    return 0.0 if row["error"] == "500" else float(tokens) / 1e6
+
+
+@by_hand
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(calls, min_size=1, max_size=4), st.floats(0.0031, 0.02), st.booleans(), st.integers(0, 9))
+def test_no_cap_is_exceeded_on_a_log_that_passes(
+    recordings: list[tuple[int, int, float | None, str | None]], cap: float, cache: bool, seed: int
+) -> None:
+    log = walk_log(4)
+    rows = log.responses.to_pylist()
+    for i, row in enumerate(rows):
+        completion, prompt, cost, error = recordings[i % len(recordings)]
+        row |= {"completion_tokens": completion, "prompt_tokens": prompt, "cost_usd": cost, "error": error}
+    log = make_log(log.states.to_pylist(), rows)
+    covered = [charged(row, cache) - charged(row | {"completion_tokens": 100, "error": None}, True) for row in rows]
+    if max(covered) > 1e-12:
+        with pytest.raises(ValueError, match="could be exceeded"):
+            budget_vec(log, 20, budget_usd=(cap, cap + 1e-3), prompt_cache=cache)
+        return
+    env = budget_vec(log, 20, budget_usd=(cap, cap + 1e-3), prompt_cache=cache)
+    assert not rollout(env, RandomPolicy(seed), env.dynamics.roots, 20, seed).violation.any()
+
+
+@by_hand
+def test_an_unusable_log_is_refused_before_anything_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(*_: Any) -> None:
+        raise AssertionError("fitted")
+
+    monkeypatch.setattr(replay, "log_features", fit)
+    log = walk_log(2)
+    states, rows = log.states.to_pylist(), log.responses.to_pylist()
+    with pytest.raises(ValueError, match="is partial"):
+        budget_env(make_log(states, rows[:-1], coverage="partial"))
+    with pytest.raises(ValueError, match="is empty"):
+        budget_env(make_log([{**state, "split": None} for state in states], rows), split_salt=1, split=_absent(log))
+    endless = [{"state_id": s, "split": s, "text": s} for s in ("train", "val", "test")]
+    with pytest.raises(ValueError, match="no terminal states"):
+        budget_env(make_log(endless, [response(s["state_id"], c, "x") for s in endless for c in ("small", "large")]))
+
+
+def _absent(log: Log) -> str:
+    """A split that holds no task at salt 1."""
+    codes = set(log.splits(1)[log.arrays.root].tolist())
+    return next(name for i, name in enumerate(("train", "val", "test")) if i not in codes)
 
 
 # -- the prompt cache ------------------------------------------------------------------------------
@@ -343,6 +447,15 @@ def test_a_call_that_the_provider_did_not_bill_is_free_with_and_without_the_cach
     for prompt_cache in (True, False):
         assert play(faulty, "small", prompt_cache=prompt_cache).cost_usd == 0
         assert_allclose(play(faulty, "large", prompt_cache=prompt_cache).cost_usd, 1200e-6)
+
+
+@by_hand
+def test_a_call_that_failed_costs_what_the_provider_billed_with_and_without_the_cache() -> None:
+    log = recorded(walk_log(2), "test/0", "small", error="500 but billed", cost_usd=77e-6)
+    for prompt_cache in (True, False):
+        assert_allclose(play(log, "small", prompt_cache=prompt_cache).cost_usd, 77e-6)
+    unfailed = recorded(walk_log(2), "test/0", "small", cost_usd=77e-6)
+    assert_allclose(play(unfailed, "small", prompt_cache=True).cost_usd, 120e-6)
 
 
 # -- what must never be seen -----------------------------------------------------------------------

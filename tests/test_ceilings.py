@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from logs import budget_vec, make_log, think_vec, walk_log
+from random_logs import many_questions, many_tasks
 
 from rlroute.envs.budget_route import ceilings as budget
 from rlroute.envs.think_route import ceilings as think
+from rlroute.evaluation import Evaluation, Setting
 from rlroute.generators import questions, tasks
 from rlroute.log import Log
 from rlroute.outcomes import Outcomes, recorded_rows, stored_outcomes
+from rlroute.policies import RandomPolicy
+from rlroute.rollout import places, rollout
 
 KINDS = questions.KINDS
 C_REF = 1.0
@@ -189,6 +194,8 @@ def brute_clairvoyant(arrays: Any, rows: np.ndarray, root: int, rounds: int, wei
                 following = arrays.next_state[row]
                 if following < 0:
                     options.append(float(arrays.quality[row]))
+                elif arrays.terminal[following]:
+                    options.append(float(arrays.success[following]))
                 else:
                     options.append(act(following, left, (0,) * len(counts)) if left else 0.0)
             if left and count < rows.shape[2] and rows[state, choice, count] >= 0:
@@ -215,6 +222,132 @@ def test_think_clairvoyant_equals_brute_force(asked: Log) -> None:
         for position, root in enumerate(roots):
             expected = brute_clairvoyant(arrays, rows, int(root), rounds, weight, c_ref)
             assert found.value[0, position] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.usefixtures("handmade")
+@pytest.mark.filterwarnings("ignore::rlroute.log.LogWarning")
+@pytest.mark.parametrize("weight", [0.0, 0.02, 0.5])
+def test_think_clairvoyant_is_a_ceiling_on_a_log_with_terminal_states(weight: float) -> None:
+    env = think_vec(many_tasks(), 20, max_rounds=24, preference=weight)
+    dynamics = env.dynamics
+    played = rollout(env, RandomPolicy(), dynamics.roots)
+    env.reset(seed=0)
+    rows = dynamics.drawn_rows(dynamics.roots, *places(env, len(dynamics.roots), 1, 0))
+    found = think.clairvoyant(dynamics.arrays, dynamics.roots, np.array([weight]), dynamics.c_ref, rows, 24)
+    assert played.success.any()
+    assert (played.reward <= found.value[0] + 1e-9).all()
+    if weight == 0.0:
+        np.testing.assert_array_equal(found.value[0], np.isfinite(found.least_cost_usd))
+
+
+@pytest.mark.usefixtures("handmade")
+@pytest.mark.filterwarnings("ignore::rlroute.log.LogWarning")
+@pytest.mark.parametrize("rounds", [2, 3, 4])
+def test_think_clairvoyant_equals_brute_force_with_terminal_states(rounds: int) -> None:
+    for log in (walk_log(3), walk_log(3, last="lost")):
+        arrays, rows = log.arrays, recorded_rows(log.arrays)
+        roots = np.flatnonzero(arrays.root)
+        found = think.clairvoyant(arrays, roots, np.array([0.1]), 1e-2, rows, rounds)
+        for position, root in enumerate(roots):
+            expected = brute_clairvoyant(arrays, rows, int(root), rounds, 0.1, 1e-2)
+            assert found.value[0, position] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.usefixtures("handmade")
+@pytest.mark.filterwarnings("ignore::rlroute.log.LogWarning")
+def test_two_tasks_of_one_group_are_told_apart() -> None:
+    log = many_tasks()
+    states = log.states.to_pylist()
+    for state in states:
+        state["group_id"] = state["split"]
+    env = budget_vec(make_log(states, log.responses.to_pylist()), 20, preference=0.2, prompt_cache=False)
+    dynamics = env.dynamics
+    assert len(dynamics.roots) > len(np.unique(dynamics.arrays.group[dynamics.roots]))
+    evaluation = evaluation_of(env)
+    played = rollout(env, RandomPolicy(), dynamics.roots)
+    budget.add_ceilings(evaluation, lambda split, **_: env, [Setting.weight(0.2)], 1, 0)
+    assert (played.reward <= evaluation.scores["clairvoyant"][0].reward + 1e-9).all()
+
+
+# ---- where ceilings hold -----------------------------------------------------------------------------------
+
+
+def evaluation_of(env: Any, settings: tuple[Setting, ...] = (Setting.weight(0.2),)) -> Evaluation:
+    dynamics = env.dynamics
+    return Evaluation(dynamics.family, dynamics.log.name, "test", list(settings), dynamics.c_ref)
+
+
+def added(module: Any, make_vec: Any, log: Log, settings: list[Setting], **arguments: Any) -> set[str]:
+    """The ceilings that are added to a comparison."""
+
+    def make_env(split: str, **given: Any) -> Any:
+        env = make_vec(log, 8, split=split, **{**arguments, **given})
+        env.dynamics.roots = env.dynamics.roots[:4]
+        return env
+
+    evaluation = evaluation_of(make_env("test", **settings[0].arguments), tuple(settings))
+    module.add_ceilings(evaluation, make_env, settings, 2, 0)
+    return set(evaluation.scores)
+
+
+BOTH = {"latent-knowing", "clairvoyant"}
+WEIGHTS = [Setting.weight(0.0), Setting.weight(0.2)]
+
+
+@pytest.mark.usefixtures("handmade")
+@pytest.mark.filterwarnings("ignore::rlroute.log.LogWarning")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, BOTH),
+        ({"checker": None}, BOTH),
+        ({"latency_preference": (0.0, 0.0)}, BOTH),
+        ({"max_episode_steps": 500}, BOTH),
+        ({"checker": "action"}, {"clairvoyant"}),
+        ({"reward": "router_r1"}, set()),
+        ({"latency_preference": 0.1}, set()),
+        ({"budget_usd": 1.0}, set()),
+        ({"commit": "plurality"}, set()),
+        ({"repeat": "same"}, set()),
+        ({"max_episode_steps": 3}, set()),
+    ],
+)
+def test_think_ceilings_are_added_where_they_hold(asked: Log, arguments: dict[str, Any], expected: set[str]) -> None:
+    assert added(think, think_vec, asked, WEIGHTS, **arguments) == expected
+
+
+@pytest.mark.usefixtures("handmade")
+@pytest.mark.filterwarnings("ignore::rlroute.log.LogWarning")
+def test_think_ceilings_depend_on_log_and_settings(asked: Log, tasked: Log) -> None:
+    assert added(think, think_vec, asked, [Setting.usd(1.0)]) == set()
+    assert added(think, think_vec, tasked, WEIGHTS, max_rounds=6) == {"clairvoyant"}
+    assert added(think, think_vec, many_questions(), WEIGHTS) == {"clairvoyant"}
+
+
+@pytest.mark.usefixtures("handmade")
+@pytest.mark.filterwarnings("ignore::rlroute.log.LogWarning")
+@pytest.mark.parametrize(
+    ("settings", "arguments", "expected"),
+    [
+        ([Setting.calls(1), Setting.calls(3)], {}, BOTH),
+        ([Setting.calls(1)], {"repeat": "mask", "preference": (0.0, 0.0)}, BOTH),
+        (WEIGHTS, {"prompt_cache": False}, BOTH),
+        (WEIGHTS, {"budget_calls": 2, "prompt_cache": False}, BOTH),
+        (WEIGHTS, {}, {"clairvoyant"}),
+        ([Setting.calls(1)], {"preference": 0.2}, {"clairvoyant"}),
+        ([Setting.calls(1)], {"preference": (0.1, 1.0)}, set()),
+        (WEIGHTS, {"budget_calls": (1, 4)}, set()),
+        ([Setting.usd(1.0)], {}, set()),
+        (WEIGHTS, {"budget_usd": 1.0}, set()),
+        (WEIGHTS, {"reward": "router_r1"}, set()),
+        (WEIGHTS, {"latency_preference": 0.1}, set()),
+        (WEIGHTS, {"max_episode_steps": 3}, set()),
+    ],
+)
+def test_budget_ceilings_are_added_where_they_hold(
+    tasked: Log, settings: list[Setting], arguments: dict[str, Any], expected: set[str]
+) -> None:
+    assert added(budget, budget_vec, tasked, settings, **arguments) == expected
 
 
 def test_cheapest_success_costs_what_it_must(asked: Log) -> None:
@@ -362,3 +495,20 @@ def test_least_cost_is_the_cost_of_a_wholly_cached_prompt(tasked: Log) -> None:
     cached = budget.clairvoyant(arrays, roots, EXPENSIVE, rows[:, :, 0], 3, cost_usd=least)
     won = recorded.success
     assert (cached.least_cost_usd[won] < recorded.least_cost_usd[won]).all()
+
+
+@pytest.mark.usefixtures("handmade")
+@pytest.mark.filterwarnings("ignore::rlroute.log.LogWarning")
+def test_least_cost_is_below_every_charge_whatever_was_recorded() -> None:
+    log = many_tasks()
+    rows = log.responses.to_pylist()
+    rng = np.random.default_rng(3)
+    for row in rows:
+        row["cost_usd"] = float(rng.uniform(0, 0.02)) if rng.random() < 0.5 else None
+        row["error"] = "timeout" if rng.random() < 0.3 else None
+    env = budget_vec(make_log(log.states.to_pylist(), rows), 20, prompt_cache=True, preference=0.3)
+    dynamics = env.dynamics
+    played = rollout(env, RandomPolicy(), dynamics.roots)
+    evaluation = evaluation_of(env, (Setting.weight(0.3),))
+    budget.add_ceilings(evaluation, lambda split, **_: env, [Setting.weight(0.3)], 1, 0)
+    assert (played.reward <= evaluation.scores["clairvoyant"][0].reward + 1e-9).all()

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -69,6 +70,66 @@ def test_a_folder_that_is_no_log_is_not_overwritten(tmp_path: Path, capsys: pyte
     assert main(["import", "generic", str(source), "--out", str(source)]) == 2
     assert "not a log" in capsys.readouterr().err
     assert (source / "data.csv").exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/log", "file/deeper/log"])
+def test_an_output_at_or_under_a_file_is_named(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("years of work")
+    assert main(["import", "generic", str(recording(tmp_path)), "--out", str(tmp_path / place)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert str(tmp_path / "file") in lines[0]
+    assert (tmp_path / "file").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("command", ["validate", "show"])
+@pytest.mark.parametrize("file", ["card.yaml", "responses.parquet"])
+def test_a_folder_in_the_place_of_a_file_is_named(
+    file: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make(query_rows()).save(tmp_path / "log")
+    (path / file).unlink()
+    (path / file).mkdir()
+    assert main([command, str(path)]) == 2
+    error = capsys.readouterr().err
+    assert f"found {path / file}, which" in error
+    assert "expected a" in error
+
+
+@pytest.mark.parametrize("file", ["card.yaml", "responses.parquet"])
+def test_a_file_that_may_not_be_read_is_named(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow.parquet as pq
+
+    path = make(query_rows()).save(tmp_path / "log")
+    opened = Path.open
+
+    def refuse(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self.name == file:
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *arguments, **options)
+
+    def no_parquet(source: Any, **options: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(source))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(pq, "ParquetFile", no_parquet)
+    assert main(["show", str(path)]) == 2
+    assert f"found {path / file}, which cannot be read (Permission denied), expected" in capsys.readouterr().err
+
+
+def test_any_other_system_error_names_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "no folder").write_text("")
+    monkeypatch.setenv("RLROUTE_CACHE", str(tmp_path / "no folder"))
+    assert main(["show", "tasks"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(str(tmp_path / "no folder"))
+    assert "found " in lines[0]
+    assert "expected " in lines[0]
 
 
 def test_validate_prints_every_fault_and_ends_with_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ from rlroute.frontier import frontier
 from rlroute.log import Log
 from rlroute.ope import Estimate, first_call_value
 from rlroute.plots import plot_frontier
-from rlroute.policies import AlwaysChoice, Mix, Policy, RandomPolicy
+from rlroute.policies import AlwaysChoice, Policy, RandomPolicy
 from rlroute.study import Study, study
 
 pytestmark = [
@@ -58,7 +58,7 @@ def make_budget_env(split: str, **arguments: Any) -> BudgetRouteVectorEnv:
 def weighted_study() -> Study:
     references: dict[str, list[Policy]] = {
         "best single": [AlwaysChoice(c) for c in range(3)],
-        "coin": [Mix([AlwaysChoice(0), AlwaysChoice(2)], [0.5, 0.5])],
+        "random": [RandomPolicy()],
     }
     return study(make_env, WEIGHTS, references, {"trained": AlwaysChoice(1, "middle")}, episodes=1, val_episodes=1)
 
@@ -176,7 +176,7 @@ def test_report_says_who_beats_whom_first_and_holds_every_figure() -> None:
         word = {"beats": "beats", "tie": "ties with", "loses": "**loses to**"}[verdict]
         assert word in line
     assert text.index("- **w = 0.01**") < text.index("AIQ (paper)") < text.index("All figures")
-    assert len([line for line in text.splitlines() if line.startswith("| coin | w")]) == 3
+    assert len([line for line in text.splitlines() if line.startswith("| random | w")]) == 3
 
 
 def test_a_partial_log_gets_estimates_with_propensity_and_only_confounded_without() -> None:
@@ -215,6 +215,39 @@ def test_off_policy_value_of_a_choice_is_near_what_a_full_log_says() -> None:
     assert found.snips == pytest.approx(truth, abs=0.08)
     assert found.dr == pytest.approx(truth, abs=0.08)
     assert found.effective_samples < 0.5 * found.rows
+
+
+def test_off_policy_every_choice_is_shown_as_open_and_the_environment_stays_as_it_is() -> None:
+    env = ThinkRouteVectorEnv(
+        7, autoreset="disabled", log=partial_log(), split="test", featuriser="letters", missing="mask"
+    )
+    slices = env.layout.slices()
+    seen: list[np.ndarray] = []
+
+    class Dear(AlwaysChoice):
+        def act(self, observation: np.ndarray, action_mask: np.ndarray) -> np.ndarray:
+            seen.append(action_mask[:, [env.layout.action("call", c) for c in range(3)]])
+            seen.append(np.column_stack([observation[:, slices[f"callable/{c}"]] for c in range(3)]))
+            return super().act(observation, action_mask)
+
+    found = first_call_value(env, Dear(2), 0.0)
+    assert isinstance(found, Estimate)
+    assert all(np.all(shown == 1) for shown in seen)
+    logged = env.dynamics.arrays.num_attempts[env.dynamics.roots, 2]
+    assert found.effective_samples <= logged.sum()
+    assert env.reset(seed=0)[1]["action_mask"].sum() == 7  # one recorded choice a question
+
+
+def test_off_policy_a_choice_that_the_budget_does_not_cover_stays_closed() -> None:
+    # A reserve is 100 prompt and 100 completion tokens: 0.0002, 0.0008 and 0.004 USD.
+    def value(cap: float, choice: int) -> Any:
+        env = ThinkRouteVectorEnv(
+            64, autoreset="disabled", log=partial_log(), split="test", featuriser="letters", missing="mask",
+            budget_usd=cap,
+        )  # fmt: skip
+        return first_call_value(env, AlwaysChoice(choice), 0.0)
+
+    assert value(0.002, 2) == value(0.002, 0) != value(1.0, 2)
 
 
 def test_files_are_written_whole_and_metrics_are_plain_json(tmp_path: Path) -> None:

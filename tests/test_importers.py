@@ -84,6 +84,7 @@ def test_f1_counts_shared_words_of_the_best_gold() -> None:
 def test_prices_match_by_exact_name_only() -> None:
     assert price_of("mistralai/mixtral-8x22b-instruct-v0.1") is PRICES["mixtral-8x22b-instruct"]
     assert price_of("my-mixtral-8x22b-instruct-finetune") is None
+    assert all(price.cached_input_usd_per_mtok is not None for name, price in PRICES.items() if name.startswith("gpt"))
     own = Price(1.0, 2.0, price_source="me", price_date="2026-01-01")
     assert price_of("gpt-4.1", {"gpt-4.1": own}) is own
     assert all(price.price_source and price.price_date for price in PRICES.values())

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from logs import Play, Row, budget_env, hop_log, make_log, response, think_env, walk_log
 from numpy.testing import assert_allclose, assert_array_equal
 from random_logs import witness_draws
+from safetensors.numpy import load_file, save_file
 
 import rlroute
 from rlroute.envs.budget_route.env import BudgetRouteVectorEnv
 from rlroute.envs.think_route.env import ThinkRouteVectorEnv
-from rlroute.policy import TrainedPolicy, load_policy, parameter_shapes, save_policy
+from rlroute.policy import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    PolicyError,
+    TrainedPolicy,
+    load_policy,
+    parameter_shapes,
+    save_policy,
+)
 from rlroute.router import BudgetExhausted, Episode, Router
 
-pytestmark = pytest.mark.filterwarnings("ignore::rlroute.log.LogWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::rlroute.log.LogWarning", "ignore:.*outside what the policy was trained on:UserWarning"
+)
 by_hand = pytest.mark.usefixtures("handmade")
 HIDDEN = 8
 EPISODES = 1000
@@ -387,3 +400,239 @@ def test_extra_features_are_read_in_the_precision_of_the_log(handmade: None, tmp
         observation, _ = env.reset(seed=0, options={"task": state["state_id"]})
         router.episode().decide("oat", {"left": state["left"]}, prompt_tokens=100)
         assert_array_equal(actor.shown[0], observation)
+
+
+# -- budget honesty --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.01, "much"])
+@pytest.mark.parametrize("term", ["budget_usd", "budget_calls", "cost_weight", "latency_weight"])
+def test_terms_that_are_no_numbers_from_0_up_are_refused(
+    budget_router: tuple[Scripted, Router], term: str, value: Any
+) -> None:
+    with pytest.raises(ValueError, match=rf"{term}: found {value!r}, expected a (whole )?number ≥ 0"):
+        budget_router[1].episode(**{term: value})
+
+
+def test_calls_are_capped_by_whole_numbers(budget_router: tuple[Scripted, Router]) -> None:
+    with pytest.raises(ValueError, match=r"budget_calls: found 1\.5, expected a whole number"):
+        budget_router[1].episode(budget_calls=1.5)  # type: ignore[arg-type]
+
+
+REPORT: dict[str, Any] = {"prompt_tokens": 100, "completion_tokens": 10, "latency_s": 1.0}
+BAD_REPORTS: list[dict[str, Any]] = [
+    {name: value}
+    for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd", "latency_s", "verdict")
+    for value in (-1, float("nan"), float("inf"))
+]
+BAD_REPORTS += [{"verdict": 1.5}, {"latency_s": None}, {"choice": "huge"}, {"completion_tokens": None}]
+
+
+@pytest.mark.parametrize("bad", BAD_REPORTS, ids=str)
+@pytest.mark.parametrize("family", ["think", "budget"])
+def test_a_refused_report_changes_nothing_and_can_be_made_again(
+    request: pytest.FixtureRequest, family: str, bad: dict[str, Any]
+) -> None:
+    actor, router = request.getfixturevalue(f"{family}_router")
+    text, features = ("Who wrote Emma?", {}) if family == "think" else ("test, step 0", {"left": 4.0})
+    seen = []
+    for tries in (0, 1):
+        actor.following = actor.layout.action("call" if family == "think" else "choose", 1)
+        episode = router.episode(budget_usd=0.01)
+        episode.decide(text, features, prompt_tokens=100)
+        for _ in range(tries):
+            with pytest.raises(ValueError, match=r"expected|needs cost_usd"):
+                episode.record(**{"answer": "Bob", **REPORT, **bad})
+            assert episode.spent_usd == 0
+        assert_allclose(episode.record(answer="Bob", **REPORT), 1200e-6)
+        episode.decide(text, features, prompt_tokens=100)
+        seen.append(actor.shown)
+    assert_array_equal(seen[0][0], seen[1][0])
+    assert_array_equal(seen[0][1], seen[1][1])
+
+
+def test_what_was_served_from_a_cache_never_refunds(budget_router: tuple[Scripted, Router]) -> None:
+    episode = budget_router[1].episode()
+    episode.decide("test, step 0", {"left": 4.0})
+    assert episode.record(prompt_tokens=0, cached_tokens=5000, completion_tokens=0) == 0
+    with pytest.raises(ValueError, match="prompt_tokens: found -1, expected a number ≥ 0"):
+        episode.decide("test, step 1", {"left": 3.0}, prompt_tokens=-1)
+
+
+def test_a_check_keeps_waiting_for_a_usable_verdict(handmade: None, tmp_path: Path) -> None:
+    actor, router = scripted(random_policy(think_env(hop_log(), checker="action"), tmp_path / "policy"))
+    episode = router.episode()
+    actor.following = actor.layout.action("call", 1)
+    episode.decide("Who wrote Emma?")
+    episode.record(answer="Bob", **REPORT)
+    actor.following = actor.layout.action("check", None)
+    assert episode.decide("Who wrote Emma?").action == "check"
+    for verdict in (None, float("nan"), -0.1, 2):
+        with pytest.raises(ValueError, match=r"verdict.*found .*, expected a number in \[0, 1\]"):
+            episode.record(verdict=verdict)
+    assert episode.record(verdict=0.5) == 0
+
+
+def test_a_refused_text_moves_nothing(handmade: None, tmp_path: Path) -> None:
+    actor, router = scripted(random_policy(think_env(hop_log()), tmp_path / "policy"))
+    episode = router.episode()
+    episode.decide("Where was the author of Emma born?")
+    for _ in range(3):
+        with pytest.raises(ValueError, match="features has 'left'"):
+            episode.decide("Who wrote Emma?", {"left": 1.0})
+    episode.decide("Who wrote Emma?")
+    assert actor.shown[0][actor.layout.slices()["depth"]] == 0.25
+
+
+# -- terms that a policy does not know -------------------------------------------------------------
+
+
+def test_a_term_of_another_family_is_refused(think_router: tuple[Scripted, Router]) -> None:
+    with pytest.raises(ValueError, match=r"budget_calls: found 3, expected .*max_rounds.*budget_usd"):
+        think_router[1].episode(budget_calls=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"budget_usd": 0.05}, None),
+        ({"budget_usd": 0.5}, "budget_usd .*: 0.01 to 0.06$"),
+        ({"budget_calls": 2}, "budget_calls .*: it never saw such a cap"),
+        ({"cost_weight": 0.1}, None),
+        ({"cost_weight": 0.09}, "cost_weight .*: 0.1 to 1$"),
+        ({"latency_weight": 0.0}, None),
+        ({"latency_weight": 1.0, "cost_weight": 2.0}, "cost_weight .*: 0.1 to 1; latency_weight .*: 0$"),
+        ({}, None),
+    ],
+)
+def test_terms_outside_training_are_warned_of_once(
+    handmade: None, tmp_path: Path, given: dict[str, Any], message: str | None
+) -> None:
+    env = budget_env(walk_log(4), budget_usd=(0.01, 0.06), preference=(0.1, 1.0))
+    _, router = scripted(random_policy(env, tmp_path / "policy"))
+    if message is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            router.episode(**given)
+        return
+    with pytest.warns(UserWarning, match=message) as caught:
+        router.episode(**given)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+# -- rules that accept -----------------------------------------------------------------------------
+
+ANSWERS = {"small": ["Rome", "Rome", "Oslo"], "large": ["Oslo"]}
+
+
+@pytest.mark.parametrize("checker", ["observe", None])
+@pytest.mark.parametrize("commit", ["policy", "plurality", "verdict"])
+def test_the_accepted_response_is_the_one_of_replay(
+    handmade: None, tmp_path: Path, commit: str, checker: str | None
+) -> None:
+    env = think_env(hop_log(), commit=commit, checker=checker)
+    actor, router = scripted(random_policy(env, tmp_path / "policy"))
+    differing = 0
+    for seed in range(12):
+        order = np.random.default_rng(seed).permutation(["small", "small", "small", "large"])[: 2 + seed % 3]
+        asked = str(order[-1])
+        replay, live = Play(env, "hop", seed=seed), router.episode()
+        for choice in order:
+            actor.following = replay.action(f"call {choice}")
+            live.decide("Where was the author of Emma born?", prompt_tokens=100)
+            replay.do(f"call {choice}")
+            row = int(replay.dynamics.row[0, router.choices.index(choice)])
+            arrays, log = replay.dynamics.arrays, replay.dynamics.log
+            live.record(answer=log.answer_text(row), verdict=float(arrays.verdict[row]), **REPORT)
+        heard = replay.dynamics.heard_row[0].copy()
+        expected = heard[replay.dynamics.heard.latest(2)[0, router.choices.index(asked)]]
+        if commit != "policy":
+            expected = replay.dynamics._committed(np.zeros(1, np.int64))[0]
+        actor.following = replay.action(f"accept {asked}")
+        decision = live.decide("Where was the author of Emma born?", prompt_tokens=100)
+        assert decision.action == "accept"
+        assert decision.response is not None
+        assert heard[decision.response] == expected
+        assert decision.choice == str(order[decision.response])
+        assert ("instead of" in decision.reason) == (decision.choice != asked)
+        differing += decision.choice != asked
+    assert (differing > 0) == (commit != "policy")
+
+
+# -- policies that lack something ------------------------------------------------------------------
+
+
+KEYS = {
+    "both": [
+        "arguments",
+        "choices",
+        "reference",
+        "constants",
+        "extra_names",
+        "featuriser",
+        "arguments.obs",
+        "arguments.preference",
+        "arguments.budget_usd",
+        "reference.cost_usd",
+        "choices.small",
+        "choices.large.output_usd",
+    ],
+    "think": ["arguments.commit", "arguments.max_rounds", "constants.max_attempts"],
+    "budget": ["constants.horizon", "constants.expensive/large"],
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "key"), [(family, key) for family in ("think", "budget") for key in KEYS["both"] + KEYS[family]]
+)
+def test_a_card_without_what_acting_needs_is_refused(
+    request: pytest.FixtureRequest, tmp_path: Path, family: str, key: str
+) -> None:
+    actor, _ = request.getfixturevalue(f"{family}_router")
+    file = tmp_path / family / CARD_FILE
+    card = yaml.safe_load(file.read_text())
+    *sections, last = key.split(".")
+    place = card
+    for section in sections:
+        place = place[section]
+    del place[last]
+    file.write_text(yaml.safe_dump(card))
+    named = "choices" if key == "choices.small" else key  # one choice fewer than the layout has
+    with pytest.raises(PolicyError, match=rf"policy\.yaml, key {named}: found .*, expected") as caught:
+        Router.load(file.parent)
+    assert caught.value.file == file
+    with pytest.raises(PolicyError, match=rf"policy\.yaml, key {named}: found"):
+        Router(TrainedPolicy(card, actor.parameters, actor.tensors))
+
+
+@by_hand
+def test_a_policy_without_its_text_model_is_refused(budget_router: tuple[Scripted, Router], tmp_path: Path) -> None:
+    file = tmp_path / "budget" / WEIGHTS_FILE
+    arrays = load_file(file)
+    for name in [name for name in arrays if name.startswith("tensors.text/")]:
+        save_file({n: array for n, array in arrays.items() if n != name}, file)
+        with pytest.raises(PolicyError, match=f"weights.safetensors, key {name}: found no such tensor"):
+            Router.load(file.parent)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("family",), "rlroute/NoRoute-v0"),
+        (("arguments", "preference"), [1.0, 0.1]),
+        (("arguments", "think_cost_usd"), -1.0),
+        (("choices", "large", "input_usd"), -1e-6),
+        (("choices", "large", "cached_input_usd"), float("nan")),
+        (("reference", "cost_usd"), "dear"),
+    ],
+)
+def test_a_card_with_something_unusable_is_refused(
+    think_router: tuple[Scripted, Router], path: tuple[str, ...], value: Any
+) -> None:
+    actor, _ = think_router
+    place = actor.card
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    with pytest.raises(PolicyError, match=rf"key {path[0]}.*: found .*, expected"):
+        Router(actor)

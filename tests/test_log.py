@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -210,6 +211,59 @@ def test_reference_is_the_mean_of_the_best_single_choice_on_train(tmp_path: Path
     assert reference["cost_usd"] == pytest.approx(log.arrays.cost_usd[large[train]].mean())
     assert reference["latency_s"] == pytest.approx(3.0)
     assert load_log(log.save(tmp_path / "log")).card.reference == reference
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"cost_usd": float("inf")}, {"latency_s": float("nan")}, {"cost_usd": -1.0}, {"cost_usd": True}, {"choice": None}],
+)
+def test_a_reference_without_finite_amounts_is_refused(change: dict[str, object]) -> None:
+    reference = {"choice": "large", "cost_usd": 1.0, "latency_s": 1.0}
+    assert Card.from_dict({"name": "x", "reference": reference}).reference == reference
+    with pytest.raises(LogError, match=r"card\.yaml, column reference"):
+        Card.from_dict({"name": "x", "reference": reference | change})
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_reference_has_to_be_a_choice_of_the_log(cached: bool, tmp_path: Path, cache: Path) -> None:
+    path = make(query_rows()).save(tmp_path / "log")
+    card = Card.load(path / "card.yaml")
+    assert card.reference is not None
+    card.reference["choice"] = "huge"
+    card.save(path / "card.yaml")
+    if not cached:
+        shutil.rmtree(cache)
+    with pytest.raises(LogError, match="found the choice 'huge', expected a choice of the log, one of small, large"):
+        load_log(path)
+    assert [fault.column for fault in Log.open(path).validate() if fault.severity == "error"] == ["reference"]
+
+
+def test_the_reference_on_a_card_of_other_tables_is_computed_anew(tmp_path: Path) -> None:
+    log = make(query_rows())
+    expected = log.reference
+    path = log.save(tmp_path / "log")
+    card = Card.load(path / "card.yaml")
+    card.reference = {"choice": "huge", "cost_usd": 1e9, "latency_s": 1e9}
+    card.content_hash = "0" * 32
+    card.save(path / "card.yaml")
+    for _ in range(2):
+        assert load_log(path).reference == expected
+    again = load_log(path).save(tmp_path / "again")
+    assert Card.load(again / "card.yaml").reference == expected
+
+
+def test_that_a_card_is_of_other_tables_is_said_whether_or_not_arrays_are_cached(tmp_path: Path, cache: Path) -> None:
+    path = make(query_rows()).save(tmp_path / "log")
+    card = Card.load(path / "card.yaml")
+    card.content_hash = "0" * 32
+    card.save(path / "card.yaml")
+    for _ in range(2):
+        with pytest.warns(LogWarning, match="which is not the hash of the tables"):
+            load_log(path)
+    shutil.rmtree(cache)
+    with pytest.warns(LogWarning, match="which is not the hash of the tables") as caught:
+        load_log(path)
+    assert len([w for w in caught if "hash of the tables" in str(w.message)]) == 1
 
 
 def test_saving_replaces_a_log_but_nothing_else(tmp_path: Path) -> None:

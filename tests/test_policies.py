@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from invented import question_log, task_log
 
 from rlroute.envs.budget_route.env import BudgetRouteVectorEnv
 from rlroute.envs.think_route.env import ThinkRouteVectorEnv
-from rlroute.policies import AlwaysChoice, Mix, Policy, RandomPolicy, best_legal, mix_weights
+from rlroute.policies import AlwaysChoice, Policy, RandomPolicy, best_legal, mix_weights
 from rlroute.rollout import rollout
 
 pytestmark = [
@@ -65,28 +64,8 @@ def test_best_legal_never_picks_a_masked_action() -> None:
     assert best_legal(np.array([[3.0, 2.0, 1.0]]), np.array([[0, 1, 1]])).tolist() == [1]
 
 
-def test_a_mix_plays_whole_episodes_and_spends_the_mean_it_was_asked_for() -> None:
-    env = think_env()
-    mix = Mix([AlwaysChoice(0), AlwaysChoice(2)], mix_weights([1.0, 20.0], [0.5, 0.9], 10.5).tolist())
-    played = rollout(env, mix, env.dynamics.roots, episodes=40)
-    assert (played.calls == 1).all()
-    assert played.cost_usd.mean() == pytest.approx(10.5 * 100e-6, rel=0.1)
-
-
 def test_mix_weights_lie_on_the_hull_and_ignore_what_is_under_it() -> None:
     weights = mix_weights([1.0, 2.0, 3.0, 9.0], [0.2, 0.3, 0.8, 0.7], 2.0)
     assert weights == pytest.approx([0.5, 0.0, 0.5, 0.0])
     assert mix_weights([1.0, 3.0], [0.2, 0.8], 0.1) == pytest.approx([1.0, 0.0])
     assert mix_weights([1.0, 3.0], [0.2, 0.8], 50.0) == pytest.approx([0.0, 1.0])
-
-
-def test_probabilities_that_do_not_sum_to_one_are_refused() -> None:
-    with pytest.raises(ValueError, match="sum 1"):
-        Mix([AlwaysChoice(0)], [0.9])
-
-
-def test_begin_reaches_every_policy_of_a_mix() -> None:
-    begun: list[str] = []
-    part = SimpleNamespace(name="part", begin=lambda env: begun.append("x"), act=lambda o, m: np.zeros(len(m), int))
-    Mix([part, part], [0.5, 0.5]).begin(think_env())
-    assert begun == ["x", "x"]

@@ -241,6 +241,16 @@ def test_saving_replaces_a_policy_but_nothing_else(folder: Path, tmp_path: Path)
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "years of work"
 
 
+def test_what_a_card_lacks_is_named_with_its_file(folder: Path) -> None:
+    policy = load_policy(folder)
+    assert policy.value("network", "hidden", kind=int) == HIDDEN
+    with pytest.raises(PolicyError, match=r"key network\.depth: found nothing, expected a value") as caught:
+        policy.value("network", "depth")
+    assert caught.value.file == folder / CARD_FILE
+    with pytest.raises(PolicyError, match=r"key family: found 'toy/Bandit-v0', expected a mapping"):
+        policy.value("family", kind=dict)
+
+
 def test_cards_hold_plain_data_only(tmp_path: Path) -> None:
     extra = {
         "reward": {"c_ref": np.float64(0.5)},

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from logs import Play, Row, background, hop_log, make_log, response, think_env, think_vec
+from logs import Play, Row, background, hop_log, make_log, response, think_env, think_vec, walk_log
 from numpy.testing import assert_allclose, assert_array_equal
 from random_logs import many_questions, of_test, same, watch
+
+from rlroute.envs import think_route
+from rlroute.envs.think_route.experience import response_worth
 
 pytestmark = [
     pytest.mark.usefixtures("handmade"),
@@ -446,3 +449,57 @@ def test_slots_of_a_group_hear_their_own_attempts_or_shared_ones(noise: str) -> 
     assert alike.all() if noise == "shared" else not alike.any()
     tasks = env.dynamics.task.reshape(5, 8)
     assert (tasks == tasks[:, :1]).all()
+
+
+def test_a_task_log_ends_at_terminal_states_with_their_success() -> None:
+    game = Play(think_env(walk_log(2)), "test/0").do("call large", "accept large", "call large", "accept large")
+    assert game.terminated
+    assert game.quality == 1
+    lost = Play(think_env(walk_log(2)), "test/0").do("call large", "accept large", "call small", "accept small")
+    assert lost.terminated
+    assert lost.quality == 0
+
+
+def test_what_leads_to_a_terminal_state_is_worth_its_success() -> None:
+    arrays = walk_log(3).arrays
+    worth = response_worth(arrays)
+    state = arrays.row_cell // arrays.num_choices
+    # large wins wherever it acts to the end, small loses at the last step.
+    last = arrays.step[state] == 2
+    assert_array_equal(worth[last], np.tile([0.0, 1.0], 3))
+    assert (worth[~last] == 1).all()
+
+
+# -- actions that are none --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("actions", "found"),
+    [
+        ([0, 1, 5, -1], "action 5 of slot 2"),
+        ([0, -3, 5, 1], "action -3 of slot 1"),
+        ([0.0, 1.0, 1.5, 9.0], r"action 1\.5 of slot 2"),
+        ([0.0, 1.0, np.nan, 1.0], "action nan of slot 2"),
+        (["0", "1", "1", "1"], "actions of type <U1"),
+        ([None] * 4, "actions of type object"),
+    ],
+)
+def test_an_action_that_is_none_is_named_with_its_slot(actions: list[Any], found: str) -> None:
+    env = think_vec(hop_log(), 4)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=rf"{found}: expected (a )?whole numbers? from 0 to 4"):
+        env.step(actions)
+
+
+def test_whole_floats_are_actions() -> None:
+    env = think_vec(hop_log(), 2)
+    env.reset(seed=0)
+    assert_array_equal(env.step(np.array([1.0, 2.0], np.float32))[4]["totals"][:, 1] > 0, [True, True])
+
+
+def test_the_spec_card_gives_masks_as_they_are() -> None:
+    card = str(think_route.__doc__)
+    row = next(line for line in card.splitlines() if line.startswith("| 1 |"))
+    assert row.count("|") == 4
+    for reason in ("nothing heard", "no verdict recorded", "checked already", "no round left", "price not covered"):
+        assert reason in row

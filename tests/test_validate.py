@@ -274,6 +274,11 @@ WARNED: dict[str, tuple[Callable[[], Rows], Callable[[Rows], Any], tuple[str, st
         spoil("responses", 0, cost_usd=1.0),
         ("responses", "cost_usd"),
     ),
+    "a completion longer than the limit of its choice": (
+        query_rows,
+        spoil("responses", 2, completion_tokens=101),
+        ("responses", "completion_tokens"),
+    ),
     "unknown price": (
         task_rows,
         spoil("choices", 0, output_usd_per_mtok=None),
@@ -299,6 +304,17 @@ def test_an_odd_log_gets_a_warning_and_can_be_used(name: str) -> None:
     assert [fault for fault in faults if fault.severity == "error"] == []
     assert where in [(fault.table, fault.column) for fault in faults]
     assert make(rows).arrays.num_choices == 2
+
+
+def test_a_completion_above_the_limit_is_named_and_one_at_it_is_fine() -> None:
+    rows = query_rows()
+    spoil("responses", 2, completion_tokens=101)(rows)  # small may say 100 tokens, large any number
+    spoil("responses", 3, completion_tokens=5000)(rows)
+    spoil("responses", 4, completion_tokens=100)(rows)
+    faults = [fault for fault in faults_of(rows) if fault.column == "completion_tokens"]
+    assert [(fault.row, fault.severity, fault.found) for fault in faults] == [
+        (2, "warning", "101 tokens, above the limit of 100")
+    ]
 
 
 def test_text_of_test_that_occurs_in_train_is_a_warning() -> None:

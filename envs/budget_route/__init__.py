@@ -9,7 +9,8 @@ end only.
 
 | action | masked |
 |---|---|
-| choose[m] | unrecorded here; expensive and no call of `budget_calls` left; reserve not covered by `budget_usd` |
+| choose[m] | unrecorded here; expensive and no call of `budget_calls` left; reserve not covered by what is left of \
+`budget_usd` |
 
 A masked action changes nothing, is rewarded with −1 and counts only towards the time limit.
 
@@ -27,11 +28,13 @@ this step (learned on train), price with its cached prefix, latency, whether it 
 
 ## Budgets
 `budget_calls` counts calls of expensive choices (all but the cheapest, or `expensive=`): exact. `budget_usd` masks a
-choice unless what is left covers its reserve, input price × prompt tokens + output price × `max_completion_tokens`.
+choice unless what is left covers its reserve, input price × prompt tokens + output price × `max_completion_tokens`;
+a log in which a call cost more than its reserve is refused.
 
 ## Cost
 With `prompt_cache` (default where tokens are known) prompt tokens that this choice has processed earlier in the
-episode, within its time to live, are charged at the cached price: switching costs what it costs in life.
+episode, within its time to live, are charged at the cached price: switching costs what it costs in life. A call that
+failed costs what was recorded.
 
 ## Episode end
 Terminated: a terminal state, a response that leads nowhere (a failure), or nothing legal is left (a failure).
@@ -39,6 +42,7 @@ Truncated: `max_episode_steps`.
 
 ## Arguments
 See `BudgetRouteArguments`: log, split, reward, preference, budget_usd, budget_calls, expensive, prompt_cache …
+`repeat` has no effect here: a state is met once an episode, so no choice runs out of attempts.
 
 ## Version history
 v0: first version.

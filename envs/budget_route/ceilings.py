@@ -6,18 +6,19 @@ well.
 
 Costs are those stored with the log, without prompt cache. Where the environment counts cached tokens, calls
 are cheaper than that, and only the ceilings of success under a cap of calls hold as they are. For the others
-`least_cost_usd` gives `clairvoyant` costs below which no cache can bring a call.
+`least_cost_usd` gives `clairvoyant` costs below which no cache can bring a call; `latent_knowing` has none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rlroute.arrays import LogArrays
+from rlroute.envs.terms import ends
 from rlroute.evaluation import Evaluation, MakeEnv, Setting, evaluate
 from rlroute.log import Log
 from rlroute.outcomes import Outcomes, outcomes_of
@@ -184,14 +185,17 @@ def clairvoyant(
 
 
 def least_cost_usd(arrays: LogArrays) -> np.ndarray:
-    """Cost of every response were its whole prompt cached, (R,); in root states nothing can be."""
-    cell = np.repeat(np.arange(len(arrays.cell) - 1), np.diff(arrays.cell))
-    state, choice = np.divmod(cell, len(arrays.choice_names))
-    cost = np.asarray(arrays.cost_usd, np.float64)
-    discount = (np.asarray(arrays.input_usd) - np.asarray(arrays.cached_input_usd))[choice]
-    already = np.maximum(np.asarray(arrays.cached_tokens), 0)
-    saved = np.where(np.asarray(arrays.root)[state], 0.0, (np.asarray(arrays.prompt_tokens) - already) * discount)
-    return np.maximum(cost - np.maximum(np.nan_to_num(saved), 0.0), 0.0)
+    """Cost of every response were its whole prompt cached, (R,); in root states nothing can be.
+
+    By tokens, which must be known, as the environment counts with a prompt cache; a call that failed costs what was
+    recorded.
+    """
+    state, choice = np.divmod(arrays.row_cell, arrays.num_choices)
+    fresh = np.asarray(arrays.input_usd)[choice]
+    cached = np.minimum(fresh, np.asarray(arrays.cached_input_usd)[choice])
+    prompt = np.asarray(arrays.prompt_tokens) * np.where(np.asarray(arrays.root)[state], fresh, cached)
+    by_tokens = prompt + np.asarray(arrays.completion_tokens) * np.asarray(arrays.output_usd)[choice]
+    return np.where(arrays.error, arrays.cost_usd, by_tokens)
 
 
 class LatentKnowingPolicy:
@@ -202,13 +206,13 @@ class LatentKnowingPolicy:
 
     def begin(self, env: Any) -> None:
         self.dynamics = env.dynamics
-        cap = env.dynamics.arguments.budget_calls
+        cap, weight = _terms(env.dynamics)
         solved = latent_knowing(
             env.dynamics.log,
             env.dynamics.roots,
             env.dynamics.expensive,
-            cap=None if cap is None else int(cap),
-            cost_weight=float(env.dynamics.arguments.preference),
+            cap=cap,
+            cost_weight=weight,
             c_ref=env.dynamics.c_ref,
         )
         self.table = solved.policy
@@ -223,8 +227,20 @@ class LatentKnowingPolicy:
 def add_ceilings(
     evaluation: Evaluation, make_env: MakeEnv, settings: Sequence[Setting], episodes: int, seed: int
 ) -> None:
-    """Latent-knowing, played on the same draws as all others, and clairvoyant on these draws."""
-    if make_env(evaluation.split, **settings[0].arguments).dynamics.log.has_outcomes:
+    """Latent-knowing, played on the same draws as all others, and clairvoyant on these draws.
+
+    Both are derived for episodes that are worth success − w · cost / c_ref at fixed weights and caps of calls, without
+    a cap in USD or an early time limit. Latent-knowing moreover for a log that stores its probabilities and is not
+    partial, and for costs without prompt cache unless cost has no weight. Where that is not so at every setting, they
+    are left out.
+    """
+
+    def everywhere(holds: Callable[[Any], bool]) -> bool:
+        return all(holds(make_env(evaluation.split, **setting.arguments).dynamics) for setting in settings)
+
+    if not everywhere(_fixed_terms):
+        return
+    if everywhere(_is_solved):
         evaluate(
             make_env, settings, {"latent-knowing": LatentKnowingPolicy()}, evaluation.split, episodes, seed, "ceiling",
             into=evaluation,
@@ -233,7 +249,7 @@ def add_ceilings(
     for setting in settings:
         env = make_env(evaluation.split, **setting.arguments)
         dynamics = env.dynamics
-        cap = dynamics.arguments.budget_calls
+        cap, weight = _terms(dynamics)
         env.reset(seed=seed)  # the key of the rollouts
         solved = [
             clairvoyant(
@@ -241,8 +257,8 @@ def add_ceilings(
                 dynamics.roots,
                 dynamics.expensive,
                 dynamics.drawn_rows(dynamics.roots, *places(env, len(dynamics.roots), episodes, repetition))[:, :, 0],
-                cap=None if cap is None else int(cap),
-                cost_weight=float(dynamics.arguments.preference),
+                cap=cap,
+                cost_weight=weight,
                 c_ref=dynamics.c_ref,
                 cost_usd=least_cost_usd(dynamics.arrays) if dynamics.prompt_cache else None,
             )
@@ -253,3 +269,22 @@ def add_ceilings(
         reward.append(np.concatenate([s.value for s in solved]))
     group = np.tile(dynamics.arrays.group[dynamics.roots], episodes)
     evaluation.add_ceiling("clairvoyant", group, np.array(success), np.array(cost), np.array(reward))
+
+
+def _fixed_terms(dynamics: Any) -> bool:
+    """Whether weights and caps are the same in all episodes, and the reward is what the ceilings maximise."""
+    arguments = dynamics.arguments
+    ranges = [term for term in (arguments.preference, arguments.budget_calls) if term is not None]
+    return dynamics.only_cost_counts and all(low == high for low, high in map(ends, ranges))
+
+
+def _is_solved(dynamics: Any) -> bool:
+    """Whether latent-knowing is the optimum here."""
+    costs_hold = not dynamics.prompt_cache or _terms(dynamics)[1] == 0.0
+    return dynamics.log.has_outcomes and dynamics.arrays.coverage_full and costs_hold
+
+
+def _terms(dynamics: Any) -> tuple[int | None, float]:
+    """Cap of expensive calls and weight of cost, where they are fixed."""
+    cap = dynamics.arguments.budget_calls
+    return None if cap is None else int(ends(cap)[0]), ends(dynamics.arguments.preference)[0]

@@ -85,8 +85,8 @@ class BudgetRouteDynamics(ReplayDynamics):
         if self.prompt_cache:
             cached = np.minimum(self.cached[which, action], prompt)
             cost = self.pool.cost_usd(action, prompt, cached, completion)
-            # A call that the provider did not bill stays free.
-            cost = np.where(self.arrays.error[row] & (self.arrays.cost_usd[row] == 0), 0.0, cost)
+            # Of a call that failed the provider has said what it costs, be it nothing.
+            cost = np.where(self.arrays.error[row], self.arrays.cost_usd[row], cost)
         else:
             cost = self.arrays.cost_usd[row]
         latency = np.nan_to_num(self.arrays.latency_s[row])
@@ -173,6 +173,15 @@ class BudgetRouteDynamics(ReplayDynamics):
         if asked and not known:
             raise ValueError("prompt_cache=True needs prompt and completion tokens and prices, some are not in the log")
         return known if asked is None else asked
+
+    def largest_charges(self) -> np.ndarray:
+        arrays, pool = self.arrays, self.pool
+        if not self._prompt_cache():
+            return super().largest_charges()
+        choice = arrays.row_cell % pool.size
+        uncached = pool.cost_usd(choice, arrays.prompt_tokens, np.zeros_like(choice), arrays.completion_tokens)
+        cached = pool.cost_usd(choice, arrays.prompt_tokens, arrays.prompt_tokens, arrays.completion_tokens)
+        return np.where(arrays.error, arrays.cost_usd, np.maximum(uncached, cached))
 
     def _refuse_unusable_log(self) -> None:
         super()._refuse_unusable_log()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 
 import numpy as np
 
@@ -15,6 +16,12 @@ from rlroute.router import Response
 class BudgetRouteLive(LiveBase):
     """A batch of one whose responses come from providers instead of a log."""
 
+    @classmethod
+    def check(cls, policy: TrainedPolicy) -> None:
+        super().check(policy)
+        for name in ("horizon", "prompt_cache", *(f"expensive/{choice}" for choice in policy.card["choices"])):
+            policy.value("constants", name, kind=Real)
+
     def __init__(self, policy: TrainedPolicy, terms: Mapping[str, float | None]) -> None:
         super().__init__(policy, terms)
         self.trace = Trace.start(1, self.pool.size)
@@ -25,26 +32,15 @@ class BudgetRouteLive(LiveBase):
     def situate(self, text: str, features: Mapping[str, float], prompt_tokens: int, can_think: bool) -> None:
         self.read(text, features, prompt_tokens)
 
-    def _callable(self) -> np.ndarray:
+    def callable(self) -> np.ndarray:
         covered = ~self.expensive | (self.calls_left >= 1)[:, None]
         return covered & self.affordable()
 
     def action_mask(self) -> np.ndarray:
-        return self._callable().astype(np.int8)
+        return self.callable().astype(np.int8)
 
-    def observe(self) -> np.ndarray:
-        out = np.empty((1, self.layout.size), np.float32)
-        situation = Situation(
-            text=self.text,
-            extra=self.extra,
-            prior=self.prior,
-            prospect=self.prospect,
-            prompt_tokens=self.prompt_tokens,
-            step=self.step,
-            usd_left=self.usd_left,
-            calls_left=self.calls_left,
-            callable=self._callable(),
-        )
+    def write(self, out: np.ndarray, common: dict[str, np.ndarray]) -> None:
+        situation = Situation(prospect=self.prospect, step=self.step, calls_left=self.calls_left, **common)
         write_observation(
             out,
             self.layout,
@@ -58,7 +54,6 @@ class BudgetRouteLive(LiveBase):
             int(self.constants["horizon"]),
             bool(self.constants["prompt_cache"]),
         )
-        return out
 
     def taken(self, action: str, choice: int | None) -> float:
         """Every action of BudgetRoute is a call."""

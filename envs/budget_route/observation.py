@@ -12,7 +12,7 @@ from rlroute.envs.terms import Terms
 from rlroute.layout import Feature, Layout
 from rlroute.pool import Pool
 
-CALLS_SCALE = 16.0  # expensive calls of a long task
+MANY_CALLS = 15.0  # expensive calls of a long task
 
 
 @dataclass
@@ -89,7 +89,7 @@ def make_layout(num_choices: int, num_extra: int, index: bool = False) -> Layout
             observing.SPENT,
             observing.USD_LEFT,
             observing.USD_CAPPED,
-            Feature("calls_left", "expensive calls / 16"),
+            Feature("calls_left", "log2(1 + expensive calls) / 4"),
             Feature("one_call_left", "flag"),
             Feature("calls_capped", "flag"),
             Feature("step", "share of the longest task"),
@@ -103,7 +103,7 @@ def make_layout(num_choices: int, num_extra: int, index: bool = False) -> Layout
             observing.CALLABLE,
             Feature("expensive", "flag"),
             observing.RESERVE,
-            Feature("calls", "calls / 16"),
+            Feature("calls", "log2(1 + calls) / 4"),
             Feature("share", "share of the steps so far"),
             Feature("acted_last", "flag"),
             Feature("cached", "share of the prompt in its cache"),
@@ -114,6 +114,11 @@ def make_layout(num_choices: int, num_extra: int, index: bool = False) -> Layout
         choice_actions=("choose",),
         index=index,
     )
+
+
+def calls_feature(calls: np.ndarray) -> np.ndarray:
+    """A number of calls on a log scale, so that the last few are told apart; 1 from `MANY_CALLS` on."""
+    return np.log2(1.0 + np.minimum(calls, MANY_CALLS)) / np.log2(1.0 + MANY_CALLS)
 
 
 def write_observation(
@@ -144,7 +149,7 @@ def write_observation(
             penalty_feature(terms.cost_weight, trace.spent_usd, c_ref),
             money_feature(situation.usd_left, c_ref),
             np.isfinite(situation.usd_left),
-            np.minimum(situation.calls_left / CALLS_SCALE, 1.0),
+            calls_feature(situation.calls_left),
             situation.calls_left == 1,
             np.isfinite(situation.calls_left),
             np.minimum(situation.step / max(horizon, 1), 1.0),
@@ -157,7 +162,7 @@ def write_observation(
             situation.callable,
             np.broadcast_to(expensive, price.shape),
             observing.reserve_share(pool.reserve_usd(prompt), situation.usd_left),
-            np.minimum(trace.visits / CALLS_SCALE, 1.0),
+            calls_feature(trace.visits),
             trace.visits / np.maximum(trace.visits.sum(axis=1, keepdims=True), 1),
             trace.last[:, None] == np.arange(pool.size),
             cached / np.maximum(prompt, 1),

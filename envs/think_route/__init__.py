@@ -10,10 +10,14 @@ follows ends the episode with that answer.
 
 | action | meaning | masked |
 |---|---|---|
-| 0 | think: go from the question to its first sub-question | where there is none, or no call is left |
-| 1 | check the latest response (only with `checker="action"`) | when checked already, or nothing is heard |
+| 0 | think: go from the question to its first sub-question | no sub-question, no round left, price not covered |
+| 1 | check the latest response (only with `checker="action"`) | nothing heard, no verdict recorded, checked already, \
+no round left, price not covered |
 | call[m] | draw and charge one recorded response of choice m | no attempt left, no round left, reserve not covered |
 | accept[m] | take m's latest response here | until m has answered here |
+
+Prices (`think_cost_usd`, `check_cost_usd`) and reserves have to be covered by what is left of `budget_usd`, if there is
+one. With `repeat="same"` a choice never runs out of attempts: its last one comes again, at full price.
 
 A masked action changes nothing, is rewarded with −1 and counts only towards the time limit.
 
@@ -23,8 +27,9 @@ With `mask_in_obs=True` a Dict of `observation` and `action_mask`; with `obs="in
 place of its text, extra and prior features. `info["action_mask"]` is int8, `info["reward_vector"]` is
 (quality, cost_usd, latency_s, format) of the step and `info["totals"]` their sums. The context holds text components,
 weights, money left, rounds left and depth; a block holds the choice's prior for this text (learned on train), price,
-latency, whether it may be called, what it said: agreement, length, failure, and the checker's verdict. Nothing of an
-unchosen response, and nothing of the gold answer, reaches an observation.
+latency, whether it may be called, and of its latest response: agreement, length (of the response's text, else of its
+answer), failure, and the checker's verdict. Nothing of an unchosen response, and nothing of the gold answer, reaches an
+observation.
 
 ## Reward
 `linear`: quality − w_c · cost / c_ref − w_l · latency / l_ref, costs when they arise. `router_r1`: see

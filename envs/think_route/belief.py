@@ -11,7 +11,7 @@ nearest neighbours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -66,10 +66,6 @@ class Belief:
             yes_if_wrong=_share(yes[used & ~good]),
             spread=spread,
         )
-
-    def without_verdict(self) -> Belief:
-        """The same belief for a checker that is hidden."""
-        return replace(self, has_verdict=np.zeros_like(self.has_verdict))
 
 
 def _calibrated(guess: Floats, outcome: Floats, train: NDArray[np.bool_]) -> Floats:

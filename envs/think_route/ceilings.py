@@ -6,8 +6,9 @@ solved exactly, over histories in which answers are anonymous labels. `clairvoya
 
 Both move by the rules of the environment: at most `max_rounds` calls an episode, each choice at most as often
 in a state as it has recorded attempts, only the latest reply of a choice can be accepted, a state entered
-without rounds left ends in quality 0. Answers heard in an earlier state are forgotten, as they are in the
-observation. The reward is quality - w * cost / c_ref, the latency being free.
+without rounds left ends in quality 0, a terminal state (`clairvoyant` only) in its success. Answers heard in an
+earlier state are forgotten, as they are in the observation. The reward is quality - w * cost / c_ref, the
+latency being free.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from rlroute.rollout import places
 Reply = tuple[int, int]
 History = tuple[tuple[Reply, ...], ...]
 
+MAX_KINDS = 4  # of answers, up to which `latent_knowing` is solved
 _EMPTY = -1
 _IMPOSSIBLE = -1e9  # value of a call that cannot be made
 
@@ -102,6 +104,11 @@ def _most_rounds(outcomes: Outcomes, think_state: np.ndarray, tasks: np.ndarray,
     return rounds
 
 
+def _answers(outcomes: Outcomes) -> list[int]:
+    """The kinds of outcome that are an answer."""
+    return [k for k, kind in enumerate(outcomes.kinds) if kind != "empty"]
+
+
 class _Game:
     """The decision problem inside a batch of states, all entered with the same number of rounds left."""
 
@@ -116,9 +123,11 @@ class _Game:
         think_cost_usd: float,
         observe: bool,
     ) -> None:
-        answers = [k for k, kind in enumerate(outcomes.kinds) if kind != "empty"]
-        if len(answers) > 4:
-            raise ValueError(f"{len(answers)} kinds of answers: the ceiling is exact for up to 4; merge the rarest")
+        answers = _answers(outcomes)
+        if len(answers) > MAX_KINDS:
+            raise ValueError(
+                f"{len(answers)} kinds of answers: the ceiling is exact for up to {MAX_KINDS}; merge the rarest"
+            )
         probability = outcomes.probability[states]  # (n, C, K)
         self.num_states, self.num_choices, _ = probability.shape
         self.num_kinds = len(answers)
@@ -294,18 +303,22 @@ def clairvoyant(
     weights = np.asarray(cost_weights, np.float64)[:, None]
     num_states, num_choices, most_attempts = rows.shape
     # By rounds left on entering; the last row is "nowhere". A state entered without rounds left is worth
-    # nothing.
+    # nothing, unless the episode ends there.
     value = np.zeros((max_rounds + 1, len(weights), num_states + 1))
     cheapest = np.full((max_rounds + 1, num_states + 1), np.inf)
-    step = np.asarray(arrays.step)
+    step, terminal = np.asarray(arrays.step), np.asarray(arrays.terminal)
+    won = np.flatnonzero(terminal & np.asarray(arrays.success))
+    value[..., won] = 1.0
+    cheapest[:, won] = 0.0
     think_state = np.asarray(arrays.think_state)
-    within = np.flatnonzero(np.isin(arrays.group, np.unique(np.asarray(arrays.group)[tasks])))
+    within = np.flatnonzero(np.isin(arrays.group, np.unique(np.asarray(arrays.group)[tasks])) & ~terminal)
     for at in np.unique(step[within])[::-1]:
         states = within[step[within] == at]
         thought = think_state[states]
+        thinks = thought >= 0
         for left in range(1, max_rounds + 1):
-            best = np.where(thought >= 0, value[left][:, thought] - weights * think_cost_usd / c_ref, -np.inf)
-            least = np.where(thought >= 0, cheapest[left][thought] + think_cost_usd, np.inf)
+            best = np.where(thinks, value[left][:, thought] - weights * think_cost_usd / c_ref, -np.inf)
+            least = np.where(thinks, cheapest[left][thought] + think_cost_usd, np.inf)
             for choice in range(num_choices):
                 spent = np.zeros(len(states))
                 for k in range(min(most_attempts, left)):
@@ -328,12 +341,23 @@ def clairvoyant(
 def add_ceilings(
     evaluation: Evaluation, make_env: MakeEnv, settings: Sequence[Setting], episodes: int, seed: int
 ) -> None:
-    """Latent-knowing where the log stores its probabilities, in expectation; clairvoyant on the draws of the others."""
+    """Latent-knowing where the log stores its probabilities, in expectation; clairvoyant on the draws of the others.
+
+    Both are derived for episodes that are worth quality − w · cost / c_ref at fixed weights, without a cap in USD or
+    an early time limit, whose policy commits to a reply itself (`commit="policy"`) and hears each attempt once
+    (`repeat="mask"`). Latent-knowing moreover for a checker that is observed or hidden and a question log (no terminal
+    states, at most `MAX_KINDS` kinds of answers). Where that is not so, they are left out.
+    """
     env = make_env(evaluation.split, **settings[0].arguments)
     dynamics, arguments = env.dynamics, env.dynamics.arguments
+    plain = dynamics.only_cost_counts and arguments.commit == "policy" and arguments.repeat == "mask"
+    if not plain or any(setting.kind != "weight" for setting in settings):
+        return
     tasks, weights = dynamics.roots, np.array([setting.value for setting in settings])
     group, c_ref = dynamics.arrays.group[tasks], dynamics.c_ref
-    if dynamics.log.has_outcomes and arguments.checker != "action":
+    asks = dynamics.log.has_outcomes and not np.any(dynamics.arrays.terminal) and arguments.checker != "action"
+    outcomes = outcomes_of(dynamics.log) if asks else None
+    if outcomes is not None and len(_answers(outcomes)) <= MAX_KINDS:
         best = latent_knowing(
             dynamics.log,
             tasks,
@@ -342,6 +366,7 @@ def add_ceilings(
             arguments.max_rounds,
             arguments.checker,
             arguments.think_cost_usd,
+            outcomes=outcomes,
         )
         evaluation.add_ceiling("latent-knowing", group, best.quality, best.cost_usd, best.value)
     env.reset(seed=seed)  # the key of the rollouts

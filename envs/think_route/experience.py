@@ -5,7 +5,7 @@ groups, so a belief fitted on top of them meets honest errors.
 
 A response to a whole question or a last sub-question is worth its recorded quality. A response that leads to
 another sub-question is worth what can be had there: the best mean quality of a single choice in the state it
-leads to.
+leads to; one that leads to a terminal state, whether that is a success.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def response_worth(arrays: Any) -> Floats:
         rows = np.flatnonzero(leads & (arrays.step[state] == step))
         means = cell_means(arrays, worth)
         best = np.max(np.where(np.isfinite(means), means, 0.0), axis=1)
+        best = np.where(arrays.terminal, arrays.success, best)
         worth[rows] = best[arrays.next_state[rows]]
     worth[np.isnan(worth)] = 0.0  # an empty reply to a sub-question ends the episode with nothing
     return worth

@@ -17,6 +17,7 @@ import tempfile
 
 from rlroute.envs import REGISTRY
 
+BOUND = 1.5
 REFERENCE = "import gymnasium as gym; gym.make('CartPole-v1')"
 OURS = "import rlroute, gymnasium as gym; gym.make({id!r})"
 
@@ -49,6 +50,8 @@ def main() -> None:
             cold = seconds(code, cache)
         median = statistics.median(times[name])
         print(f"| {name} | {median:.3f} | {median / reference:.2f} | {cold:.1f} |")
+        if median > BOUND * reference:
+            sys.exit(f"{name}: {median / reference:.2f} times CartPole, expected at most {BOUND}")
 
 
 if __name__ == "__main__":

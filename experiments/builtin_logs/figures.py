@@ -24,6 +24,7 @@ from rlroute.envs.budget_route import ceilings as budget
 from rlroute.envs.think_route import ceilings as think
 from rlroute.generators import questions, tasks
 from rlroute.log import Log
+from rlroute.metrics import quality_at
 from rlroute.outcomes import Outcomes, recorded_rows, stored_outcomes
 from rlroute.prior import fit_prior
 from rlroute.text import HashedNgrams
@@ -38,10 +39,10 @@ def observables_prior(log: Log, states: np.ndarray, target: np.ndarray) -> np.nd
     texts = log.states["text"].to_pylist()
     hashed = HashedNgrams()([texts[s] for s in states])
     extra = np.asarray(log.arrays.extra, np.float32)[states]
-    spread = extra.std(axis=0)
-    scaled = (extra - extra.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    features = np.concatenate([hashed, 0.3 * scaled], axis=1)
     train = log.splits()[states] == TRAIN
+    spread = extra[train].std(axis=0)
+    scaled = (extra - extra[train].mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    features = np.concatenate([hashed, 0.3 * scaled], axis=1)
     group = np.asarray(log.arrays.group, np.int64)[states]
     prior, _ = fit_prior(
         features[train],
@@ -53,11 +54,6 @@ def observables_prior(log: Log, states: np.ndarray, target: np.ndarray) -> np.nd
 
 
 # ---- tasks -------------------------------------------------------------------------------------------------
-
-
-def restrict(outcomes: Outcomes, allowed: np.ndarray) -> Outcomes:
-    """The same outcomes with only the choices of `allowed` (S, C) available."""
-    return dataclasses.replace(outcomes, probability=outcomes.probability * allowed[..., None])
 
 
 def under_rule(
@@ -157,18 +153,6 @@ def _cached_cost_ratio(log: Log, outcomes: Outcomes, roots: np.ndarray) -> float
 # ---- questions ---------------------------------------------------------------------------------------------
 
 
-def hull_quality(cost: np.ndarray, quality: np.ndarray, at: float) -> float:
-    """Quality at cost `at` of the best mixture of points (cost, quality)."""
-    if at <= cost.min():
-        return float(quality[cost.argmin()])
-    best = float(quality[cost <= at].max())
-    for i in np.flatnonzero(cost <= at):
-        for j in np.flatnonzero(cost > at):
-            share = (at - cost[i]) / (cost[j] - cost[i])
-            best = max(best, float((1.0 - share) * quality[i] + share * quality[j]))
-    return best
-
-
 def follow(arrays: LogArrays, outcomes: Outcomes, roots: np.ndarray, pick: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Expected quality and cost (M,) of thinking where one can, then calling `pick` (S,) and accepting it."""
     num_states = len(pick)
@@ -234,7 +218,7 @@ def questions_figures(log: Log) -> dict[str, Any]:
         figures[f"weight_{weight}"] = {
             "best_single": show(weight, right[roots, best], cost[roots, best]),
             "best_mix_at_cost_of_single_shot": {
-                "quality": round(hull_quality(single_cost, single_quality, float(shot_cost.mean())), 4)
+                "quality": round(float(quality_at(single_cost, single_quality, shot_cost.mean())), 4)
             },
             "single_shot": show(weight, right[roots][at, shot], shot_cost),
             "single_shot_latent_knowing": show(weight, right[roots][at, knows], cost[roots, knows]),

@@ -35,6 +35,8 @@ def prepare(name: str, run: dict[str, Any]) -> list[tuple[str, int]]:
         return [(run["log"], salt) for salt in run["salts"]]
     from rlroute.importers import import_log
 
+    if "RLROUTE_DATA" not in os.environ:
+        raise SystemExit(f"{name} needs RLROUTE_DATA: the folder that holds the recording {run['recording']!r}")
     log = import_log(run["recording"], Path(os.environ["RLROUTE_DATA"]) / run["recording"], **run["options"])
     if "held_out" not in run:
         path = log.save(LOGS / f"{name}-{log.content_hash}")
@@ -91,7 +93,7 @@ def by_seed(study: Any, num_seeds: int) -> list[Any]:
         scores = {n: study.test.scores[n] for n in kept}
         scores[TRAINED] = study.test.scores[f"{TRAINED}, seed {seed}"]
         kinds = {**{n: study.test.kinds[n] for n in kept}, TRAINED: "trained"}
-        part = replace(study.test, scores=scores, kinds=kinds)
+        part = replace(study.test, scores=scores, kinds=kinds, details=dict(study.test.details))
         if part.settings[0].kind == "weight":
             singles = [n for n, kind in kinds.items() if kind == "single"]
             best_mix_at_cost(study.val, part, singles, part.points(TRAINED)[0].tolist(), BEST_MIX)
@@ -109,6 +111,7 @@ def summarise(name: str, run: dict[str, Any], studies: list[Any], num_seeds: int
     summary: dict[str, Any] = {
         "name": name,
         "settings": [setting.name for setting in first.settings],
+        "values": [setting.value for setting in first.settings],
         "seeds": num_seeds,
         "splits": len(studies),
         "test_groups": [len(np.unique(s.test.scores[floor][0].group)) for s in studies],

@@ -35,6 +35,7 @@ from rlroute.generators.sampling import (
     named_streams,
     picked,
 )
+from rlroute.prices import PRICES, Price
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +59,7 @@ REPLIES = ("Done.", "That did not work.", "Something broke.")  # text of a reply
 
 @dataclass(frozen=True)
 class Model:
-    """One of the two models. Prices in USD per million tokens, as listed for the GPT-4.1 family."""
+    """One of the two models. Prices in USD per million tokens."""
 
     name: str
     description: str
@@ -70,9 +71,18 @@ class Model:
     median_tokens: float  # completion tokens of a step
 
 
+def _listed(
+    name: str, description: str, first_token_s: float, output_tokens_per_s: float, median_tokens: float
+) -> Model:
+    """A model at its list price."""
+    price = PRICES[name]
+    usd = (price.input_usd_per_mtok, price.cached_input_usd_per_mtok, price.output_usd_per_mtok)
+    return Model(name, description, *usd, first_token_s, output_tokens_per_s, median_tokens)  # type: ignore[arg-type]
+
+
 MODELS = (
-    Model("gpt-4.1-mini", "cheap: good at routine steps", 0.40, 0.10, 1.60, 0.45, 85, 300),
-    Model("gpt-4.1", "expensive: careful", 2.00, 0.50, 8.00, 0.60, 60, 85),
+    _listed("gpt-4.1-mini", "cheap: good at routine steps", 0.45, 85, 300),
+    _listed("gpt-4.1", "expensive: careful", 0.60, 60, 85),
 )
 
 
@@ -222,6 +232,7 @@ def _choices(parameters: TasksParameters) -> pa.Table:
     import pyarrow as pa
 
     models = parameters.models
+    listed = [PRICES.get(m.name, Price(None, None)) for m in models]
     return pa.table(
         {
             "name": [m.name for m in models],
@@ -234,8 +245,8 @@ def _choices(parameters: TasksParameters) -> pa.Table:
             "output_tokens_per_s": [float(m.output_tokens_per_s) for m in models],
             "max_completion_tokens": [parameters.max_completion_tokens] * len(models),
             "cache_ttl_s": [parameters.cache_ttl_s] * len(models),
-            "price_source": ["list prices of the GPT-4.1 family (platform.openai.com)"] * len(models),
-            "price_date": ["2025-04-14"] * len(models),
+            "price_source": [price.price_source for price in listed],
+            "price_date": [price.price_date for price in listed],
         }
     )
 
