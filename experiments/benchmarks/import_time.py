@@ -44,7 +44,8 @@ def main() -> None:
         for name, code in codes.items():
             times[name].append(seconds(code))
     reference = statistics.median(times["CartPole-v1"])
-    print(f"| import and make | seconds | ratio | cold, seconds |\n|---|---|---|---|\n| CartPole-v1 | {reference:.3f} | 1 | – |")
+    print("| import and make | seconds | ratio | cold, seconds |\n|---|---|---|---|")
+    print(f"| CartPole-v1 | {reference:.3f} | 1 | – |")
     for name, code in codes.items():
         with tempfile.TemporaryDirectory() as cache:
             cold = seconds(code, cache)

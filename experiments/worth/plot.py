@@ -1,4 +1,4 @@
-"""Draws the README's picture, ``results/frontier.png``, from the committed figures: ``python experiments/worth/plot.py``."""
+"""Draws the README's picture from the committed figures: ``python experiments/worth/plot.py``."""
 
 from __future__ import annotations
 
