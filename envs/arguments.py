@@ -27,9 +27,7 @@ class ReplayArguments:
     latency_preference: Range = 0.0  # weight of latency, likewise
     budget_usd: Range | None = None  # hard cap in USD, or a range drawn uniformly per episode
     budget_calls: Range | None = None  # hard cap in calls of expensive choices, likewise
-    # When the attempts of a choice are used up: "mask" it, or the "same" answer again. Without effect in BudgetRoute,
-    # where a state is met once an episode.
-    repeat: str = "mask"
+    repeat: str = "mask"  # attempts used up: "mask", or the "same" answer again; no effect where states never recur
     missing: str = "error"  # unrecorded (state, choice): "error" refuses partial logs, "mask" masks them
     featuriser: str = "hashed"  # of texts: "hashed" or "minilm"
     obs: str = "features"  # "features", or "index": the state's row and the dynamic features only

@@ -21,7 +21,7 @@ class Heard:
 
     choice: np.ndarray  # (N, max_rounds) who answered, in call order; −1 where nothing was heard
     answer: np.ndarray  # (N, max_rounds) code of the normalised answer, −1 for an empty one
-    chars: np.ndarray  # (N, max_rounds) length of the answer
+    chars: np.ndarray  # (N, max_rounds) length of the text, else of the answer
     failed: np.ndarray  # (N, max_rounds) bool, empty or an error
     truncated: np.ndarray  # (N, max_rounds) bool, cut at the completion limit
     verdict: np.ndarray  # (N, max_rounds) in [0, 1], NaN where not seen

@@ -88,5 +88,14 @@ class ThinkPolicy:
         state = d.state[rows]
         return np.asarray((quality[state] - d.w_cost[rows, None] * cost[state] / d.c_ref).max(axis=1))
 
+    def worth_thinking(
+        self, think: NDArray[np.bool_], rows: Actions, predictor: str, bonus: float, value: Floats
+    ) -> NDArray[np.bool_]:
+        """Those of `think` (n,) for whom thinking, with `bonus`, is predicted to be worth more than `value` (n,)."""
+        net = self.net_of_thinking(rows, predictor)
+        chosen = think & np.isfinite(net)
+        chosen[chosen] = net[chosen] + bonus > value[chosen]
+        return chosen
+
     def can_think(self, rows: Actions, legal: Array) -> NDArray[np.bool_]:
         return np.asarray(legal[rows, self.think] & (self.dynamics.num_heard[rows] == 0))

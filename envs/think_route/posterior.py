@@ -218,7 +218,7 @@ class Posterior(ThinkPolicy):
                 call[here] = np.where(value[here] > node.accept_value(), call[here], -1)
         think = self.can_think(rows, legal) & (self.think_bonus > -np.inf)
         if think.any():
-            think &= self.net_of_thinking(rows, "ensemble") + self.think_bonus > value
+            think = self.worth_thinking(think, rows, "ensemble", self.think_bonus, value)
         return think, call, accept
 
     def _search(self, slots: Ints, node: Node, outlook: Outlook, open_calls: Bools, depth: int) -> tuple[Floats, Ints]:

@@ -55,7 +55,7 @@ class SingleShot(ThinkPolicy):
         value = np.where(self.open_calls(rows, legal), value, -np.inf)
         think = self.can_think(rows, legal) & (self.think_bonus > -np.inf)
         if think.any():
-            think &= self.net_of_thinking(rows, self.predictor) + self.think_bonus > value.max(axis=1)
+            think = self.worth_thinking(think, rows, self.predictor, self.think_bonus, value.max(axis=1))
         heard = self.dynamics.num_heard[rows] > 0
         return think, np.where(heard, -1, value.argmax(axis=1)), self.last_heard(rows)
 
