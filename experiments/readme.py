@@ -16,16 +16,27 @@ from rlroute.report import table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "worth" / "results"
-TITLES = {
+FULL = {
     "questions": "Built-in questions (ThinkRoute)",
     "tasks": "Built-in agent tasks (BudgetRoute)",
-    "gym_exact": "Seven checkable reasoning-gym tasks, exact verdicts",
-    "gym_flipped": "The same, 10 % of the verdicts flipped",
-    "gym_hidden": "The same, verdicts hidden",
-    "gym_no_hidden": "The same, exact verdicts, without the assumed price of hidden thinking tokens",
-    "gym_held_out": "The same, tasks of test never seen in training",
-    "routeprofile": "RouteProfile without code and trivia",
 }
+BRIEF = {
+    "tasks_no_cache": "agent tasks, every prompt at full price",
+    "gym_exact": "seven checkable reasoning-gym tasks, exact verdicts",
+    "gym_flipped": "the same, 10 % of the verdicts flipped",
+    "gym_hidden": "the same, verdicts hidden",
+    "gym_no_hidden": "the same, exact, hidden thinking tokens not billed",
+    "gym_held_out": "the same, exact, tasks of test never seen",
+    "routeprofile": "RouteProfile without code and trivia, no verdicts",
+}
+RIVALS = (
+    "best single",
+    "knn single shot",
+    "ensemble single shot",
+    "cascade with checker",
+    "learned sequential",
+    "per-step rule",
+)
 
 
 def environments() -> str:
@@ -34,13 +45,24 @@ def environments() -> str:
 
 
 def worth() -> str:
-    """One line a run and reference group: at how many settings the trained router beats, ties, loses."""
-    parts = []
-    for name, title in TITLES.items():
-        path = RESULTS / f"{name}.json"
-        if path.exists():
-            parts.append(_run(title, json.loads(path.read_text())))
+    """Two runs in full, the others at a glance."""
+    parts = [_run(title, _summary(name)) for name, title in FULL.items()]
+    rows = []
+    for name, title in BRIEF.items():
+        against = _summary(name)["against"]
+        signs = ["".join(map(_word, against[rival])) if rival in against else "" for rival in RIVALS]
+        rows.append([title, *signs])
+    parts.append(
+        "Elsewhere, one sign a weight (0.01, 0.03, 0.1, 0.3, 1) or cap, 3 seeds × 3 splits (agent tasks: one split); "
+        "full tables in [experiments/worth/results](experiments/worth/results):"
+    )
+    parts.append(table(["recording", *RIVALS], rows))
     return "\n\n".join(parts)
+
+
+def _summary(name: str) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return summary
 
 
 def _run(title: str, summary: dict[str, Any]) -> str:
@@ -84,10 +106,7 @@ def _word(cell: dict[str, Any]) -> str:
 
 def agent_loop() -> str:
     """What experiments/agent_loop.py printed, from its committed output."""
-    path = RESULTS / "agent_loop.json"
-    if not path.exists():
-        return ""
-    data = json.loads(path.read_text())
+    data = _summary("agent_loop")
     rows = [
         [
             r["policy"],
