@@ -117,7 +117,7 @@ def agent_loop() -> str:
         ]
         for r in data["rows"]
     ]
-    head = f"{data['tasks']} test tasks, at most {data['budget_calls']} calls of the expensive model each:"
+    head = f"One seed, {data['tasks']} test tasks, at most {data['budget_calls']} calls of the expensive model each:"
     return f"{head}\n\n{table(['policy', 'success', 'USD a task', 'expensive calls', 'over budget'], rows)}"
 
 

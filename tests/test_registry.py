@@ -49,6 +49,18 @@ def test_two_environments_side_by_side_repeat_bit_for_bit(env_id: str) -> None:
             assert np.array_equal(x, y)
 
 
+def test_action_masks_is_the_mask_of_info(env_id: str) -> None:
+    env: Any = gym.make(env_id)
+    _, info = env.reset(seed=0)
+    for _ in range(5):
+        masks = env.unwrapped.action_masks()
+        assert masks.dtype == bool
+        assert np.array_equal(masks, info["action_mask"] == 1)
+        _, _, terminated, truncated, info = env.step(int(np.flatnonzero(masks)[0]))
+        if terminated or truncated:
+            _, info = env.reset()
+
+
 def test_another_seed_is_another_run(env_id: str) -> None:
     env = make_vec(env_id, 64)
     assert not np.array_equal(env.reset(seed=0)[0], env.reset(seed=1)[0])

@@ -12,6 +12,7 @@ expensive ones. A call that the mask forbids falls back to the other of the two,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +82,7 @@ def step_features(dynamics: Any) -> Floats:
     return np.concatenate([np.asarray(part, np.float64) for part in parts], axis=1)
 
 
-class StepPolicy:
+class StepPolicy(ABC):
     """Large or small at every step; subclasses say where large is wanted."""
 
     name = "step policy"
@@ -100,9 +101,9 @@ class StepPolicy:
         scores[:, self.large] = np.where(wanted, 2.0, 1.0)
         return best_legal(scores, action_mask)
 
+    @abstractmethod
     def wants_large(self) -> NDArray[np.bool_]:
         """(N,) for the slots of the environment."""
-        raise NotImplementedError
 
 
 class FirstLarge(StepPolicy):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from rlroute.policies import Actions, Array, best_legal, dynamics_of
 Floats = NDArray[np.float64]
 
 
-class ThinkPolicy:
+class ThinkPolicy(ABC):
     """Turns a plan (think, call which, accept which) into legal actions.
 
     Subclasses fill `plan`. A call that is masked falls back to accepting, then to the cheapest call that is
@@ -52,9 +53,9 @@ class ThinkPolicy:
             scores[rows] = part
         return best_legal(scores, action_mask)
 
+    @abstractmethod
     def plan(self, rows: Actions, legal: Array) -> tuple[NDArray[np.bool_], Actions, Actions]:
         """For the active slots `rows`: think? (n,), call which or −1 (n,), accept which (n,)."""
-        raise NotImplementedError
 
     def price(self, rows: Actions) -> Floats:
         """Predicted price (n, C) of one call, in units of quality, at each slot's own weights."""
