@@ -1,4 +1,4 @@
-"""The arguments that every replay environment takes, checked once at construction."""
+"""The arguments that every environment takes, checked once at construction."""
 
 from __future__ import annotations
 
@@ -7,29 +7,23 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from rlroute.envs.terms import Range, TermRanges
-from rlroute.features import SPLITS
 from rlroute.log import Log
 from rlroute.rewards import REWARDS
+from rlroute.splits import SPLITS
 from rlroute.text import FEATURISERS
 
 
 @dataclass(frozen=True)
-class ReplayArguments:
+class EpisodeArguments:
     """Arguments common to all families; a family adds its own and its defaults."""
 
     log: str | Log = "questions"  # a folder, the name of a built-in log, or a Log
     split: str = "train"  # "train", "val", "test"
     split_salt: int = 0  # another salt, another split
-    reward: str = "linear"  # "linear", "router_r1"
-    reward_metric: str = "em"  # of router_r1: "em" (quality ≥ 0.999) or "f1" (quality as recorded)
-    reward_window: str = "frozen"  # of router_r1: "frozen" on train, or "running" over the last 1,000 episodes
+    reward: str = "linear"  # a name of rlroute.rewards.REWARDS that the family knows
     preference: Range = 0.1  # weight of cost, or a range drawn log-uniformly per episode
     latency_preference: Range = 0.0  # weight of latency, likewise
     budget_usd: Range | None = None  # hard cap in USD, or a range drawn uniformly per episode
-    budget_calls: Range | None = None  # hard cap in calls of expensive choices, likewise
-    repeat: str = "mask"  # attempts used up: "mask", or the "same" answer again; no effect where states never recur
-    missing: str = "error"  # unrecorded (state, choice): "error" refuses partial logs, "mask" masks them
-    featuriser: str = "hashed"  # of texts: "hashed" or "minilm"
     obs: str = "features"  # "features", or "index": the state's row and the dynamic features only
     group_noise: str = "own"  # slots of one group draw their "own" attempts, or "shared" ones
     max_episode_steps: int | None = None  # time limit; default: enough for any episode without invalid actions
@@ -38,32 +32,55 @@ class ReplayArguments:
         allowed = {
             "split": SPLITS,
             "reward": REWARDS,
-            "reward_metric": ("em", "f1"),
-            "reward_window": ("frozen", "running"),
-            "repeat": ("mask", "same"),
-            "missing": ("error", "mask"),
-            "featuriser": tuple(FEATURISERS),
             "obs": ("features", "index"),
             "group_noise": ("own", "shared"),
         }
         for name, values in allowed.items():
             require_one_of(name, getattr(self, name), values)
-        if self.reward == "router_r1" and _high(self.preference) > 1:
-            raise ValueError(f"preference={self.preference!r}: router_r1 expects a cost weight in [0, 1]")
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps={self.max_episode_steps!r}: expected a positive number of steps")
         _ = self.ranges
 
     @property
     def ranges(self) -> TermRanges:
-        return TermRanges(self.preference, self.latency_preference, self.budget_usd, self.budget_calls)
+        return TermRanges(self.preference, self.latency_preference, self.budget_usd, None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a policy file; the log is recorded by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         data = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        data["log"] = self.log.name if isinstance(self.log, Log) else str(self.log)
+        data["log"] = self.log if isinstance(self.log, str) else self.log.name
         return data
+
+
+@dataclass(frozen=True)
+class ReplayArguments(EpisodeArguments):
+    """Arguments of the families that replay a log."""
+
+    reward_metric: str = "em"  # of router_r1: "em" (quality ≥ 0.999) or "f1" (quality as recorded)
+    reward_window: str = "frozen"  # of router_r1: "frozen" on train, or "running" over the last 1,000 episodes
+    budget_calls: Range | None = None  # hard cap in calls of expensive choices, or a range drawn uniformly
+    repeat: str = "mask"  # attempts used up: "mask", or the "same" answer again; no effect where states never recur
+    missing: str = "error"  # unrecorded (state, choice): "error" refuses partial logs, "mask" masks them
+    featuriser: str = "hashed"  # of texts: "hashed" or "minilm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        allowed = {
+            "reward_metric": ("em", "f1"),
+            "reward_window": ("frozen", "running"),
+            "repeat": ("mask", "same"),
+            "missing": ("error", "mask"),
+            "featuriser": tuple(FEATURISERS),
+        }
+        for name, values in allowed.items():
+            require_one_of(name, getattr(self, name), values)
+        if self.reward == "router_r1" and _high(self.preference) > 1:
+            raise ValueError(f"preference={self.preference!r}: router_r1 expects a cost weight in [0, 1]")
+
+    @property
+    def ranges(self) -> TermRanges:
+        return TermRanges(self.preference, self.latency_preference, self.budget_usd, self.budget_calls)
 
 
 def require_one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
@@ -75,7 +92,7 @@ def _high(value: Range) -> float:
     return float(value[1]) if isinstance(value, (tuple, list)) else float(value)
 
 
-A = TypeVar("A", bound=ReplayArguments)
+A = TypeVar("A", bound=EpisodeArguments)
 
 
 def parse_arguments(kind: type[A], given: dict[str, Any]) -> A:

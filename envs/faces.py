@@ -11,7 +11,7 @@ from gymnasium.vector.utils import batch_space
 
 from rlroute.draws import key_from_seed
 from rlroute.envs.arguments import parse_arguments
-from rlroute.envs.replay import ReplayDynamics
+from rlroute.envs.episodes import EpisodeDynamics
 from rlroute.layout import Layout
 from rlroute.rewards import VECTOR_NAMES
 
@@ -45,7 +45,7 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
         "render_fps": 1,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
-    dynamics_type: ClassVar[type[ReplayDynamics]]
+    dynamics_type: ClassVar[type[EpisodeDynamics]]
 
     def __init__(
         self,
@@ -169,6 +169,7 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
 
     def _info(self, vector: np.ndarray) -> dict[str, Any]:
         everyone = np.ones(self.num_envs, bool)
+        extra = self.dynamics.extra_info()
         return {
             "action_mask": self.action_mask.copy(),
             "_action_mask": everyone,
@@ -176,6 +177,8 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
             "_reward_vector": everyone,
             "totals": self.dynamics.totals.vector(),
             "_totals": everyone,
+            **extra,
+            **{f"_{name}": everyone for name in extra},
         }
 
     def _group_size(self, size: Any) -> int:
@@ -221,7 +224,7 @@ class ReplayEnv(gym.Env):
         return self.batch.layout
 
     @property
-    def dynamics(self) -> ReplayDynamics:
+    def dynamics(self) -> EpisodeDynamics:
         return self.batch.dynamics
 
     def action_masks(self) -> np.ndarray:

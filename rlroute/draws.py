@@ -27,6 +27,11 @@ class Stream(IntEnum):
     BUDGET_CALLS = 5
     ATTEMPT = 6
     POLICY = 7
+    MODEL_COST = 8
+    REGIME = 9
+    FAULT = 10
+    PROVIDER = 11
+    RISK = 12
 
 
 def key_from_seed(seed: int | np.random.SeedSequence | None) -> np.uint64:
