@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rlroute.envs.tool_graph.graph import parse_graph
+from rlroute.envs.tool_graph.graph import GraphError, ToolGraph, parse_graph
 from rlroute.envs.tool_graph.suites import Suite, Task
 
 SHAPES = ("linear", "dag", "fan-out")
@@ -28,7 +28,8 @@ class GraphParameters:
     tools: tuple[int, int]  # of a graph, inclusive range
     cost_usd: tuple[float, float] = (0.002, 0.02)  # of a call, log-uniform
     latency_s: tuple[float, float] = (0.2, 4.0)  # of a call, log-uniform
-    reliability: tuple[float, float] = (0.72, 0.98)  # uniform
+    reliability: tuple[float, float] = (0.80, 0.98)  # uniform
+    widths: tuple[float, ...] = (0.2, 0.4, 0.4)  # probability that a layer has 1, 2 or 3 alternatives
     providers: tuple[int, int] = (2, 4)  # of a graph, inclusive range
     outage: tuple[float, float] = (0.05, 0.25)  # of a provider, uniform
     effect_share: float = 0.35  # of the layers that do something irreversible
@@ -47,16 +48,27 @@ def generated_suite(name: str, parameters: GraphParameters) -> Suite:
     for i in range(parameters.num_graphs):
         rng = np.random.default_rng((parameters.seed, i))
         shape = SHAPES[i % len(SHAPES)]
-        graph = parse_graph(_graph(f"{name}-{i:04d}", shape, parameters, rng), f"{name}-{i:04d}")
+        graph = _drawn(f"{name}-{i:04d}", shape, parameters, rng)
         last = graph.tools[graph.goals[0].tool].name
         text = f"A {shape} workflow of {graph.size} tools up to {last!r}."
         tasks.append(Task(f"g{i:04d}", graph, graph.name, text, parameters.risk))
     return Suite(name, tuple(tasks))
 
 
+def _drawn(name: str, shape: str, parameters: GraphParameters, rng: np.random.Generator) -> ToolGraph:
+    """The first graph drawn whose goals can be reached: an `all` join may ask for one side effect twice."""
+    while True:
+        try:
+            return parse_graph(_graph(name, shape, parameters, rng), name)
+        except GraphError:
+            continue
+
+
 def _graph(name: str, shape: str, parameters: GraphParameters, rng: np.random.Generator) -> dict[str, Any]:
     """A graph as plain data."""
     size = int(rng.integers(parameters.tools[0], parameters.tools[1] + 1)) - 2  # without `finish` and `settle`
+    if shape == "fan-out":
+        size = max(size, 5)  # one tool first, two branches, two that gather them
     providers = {
         f"provider-{p}": round(float(rng.uniform(*parameters.outage)), 3)
         for p in range(int(rng.integers(parameters.providers[0], parameters.providers[1] + 1)))
@@ -75,6 +87,9 @@ def _graph(name: str, shape: str, parameters: GraphParameters, rng: np.random.Ge
         }
         return label
 
+    def width_of_layer() -> int:
+        return 1 + int(rng.choice(len(parameters.widths), p=parameters.widths))
+
     def layer(stem: str, width: int, after: list[str], cross: bool) -> list[str]:
         """A layer of alternatives, each after one or more tools of the layer before."""
         effect = f"{rng.choice(ACTS)} {stem}" if after and rng.random() < parameters.effect_share else None
@@ -89,25 +104,26 @@ def _graph(name: str, shape: str, parameters: GraphParameters, rng: np.random.Ge
         return names
 
     if shape == "fan-out":
-        num_branches = int(min(5, max(2, size // 3)))
-        first = layer("0", min(2, max(1, size - 2 * num_branches)), [], cross=False)
-        left = size - len(first)
+        num_branches = int(min(5, max(2, size // 4)))
+        first = layer("0", 1, [], cross=False)
+        left = size - len(first) - num_branches
         ends: list[list[str]] = [first] * num_branches
-        while left > 0:
-            for b in range(num_branches):
-                width = int(min(left, rng.integers(1, 4)))
-                if width:
-                    ends[b] = layer(f"{'pqrst'[b]}{left}", width, ends[b], cross=False)
-                left -= width
-        branches = [names for names in ends if names is not first]
-        # A branch counts as done once any of its last alternatives is: one tool that gathers nothing but them.
-        last = [add(f"collect-{'pqrst'[b]}", names) if len(names) > 1 else names[0] for b, names in enumerate(branches)]
+        for turn in range(left):
+            b = turn % num_branches
+            others = max(0, num_branches - turn - 1)  # branches that have nothing yet
+            width = int(min(left - others, width_of_layer()))
+            if width <= 0:
+                break
+            ends[b] = layer(f"{'pqrst'[b]}{turn // num_branches}", width, ends[b], cross=False)
+            left -= width
+        # A branch is done once any of its last alternatives is: a tool that gathers them stands for it.
+        last = [add(f"collect-{'pqrst'[b]}", names) for b, names in enumerate(ends)]
         settle_after, join = last, "all"
     else:
         layers: list[list[str]] = []
         left = size
         while left > 0:
-            width = int(min(left, rng.integers(1, 4)))
+            width = int(min(left, width_of_layer()))
             layers.append(layer(str(len(layers)), width, layers[-1] if layers else [], cross=shape == "dag"))
             left -= width
         last, join = layers[-1], "any"
