@@ -59,8 +59,9 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
         mode = autoreset if isinstance(autoreset, AutoresetMode) else AUTORESET.get(str(autoreset))
         if mode is None:
             raise ValueError(f"autoreset={autoreset!r}: expected one of {', '.join(map(repr, AUTORESET))}")
-        if render_mode not in (None, "ansi"):
-            raise ValueError(f"render_mode={render_mode!r}: expected None or 'ansi'")
+        modes = self.metadata["render_modes"]
+        if render_mode is not None and render_mode not in modes:
+            raise ValueError(f"render_mode={render_mode!r}: expected None or {' or '.join(map(repr, modes))}")
         if num_envs < 1:
             raise ValueError(f"num_envs={num_envs!r}: expected at least 1")
         parsed = parse_arguments(self.dynamics_type.arguments_type, arguments)
@@ -155,12 +156,13 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
                 raise ValueError(f"action {given[slot]} of slot {slot}: expected a whole number from 0 to {size - 1}")
         return given.astype(np.int64, copy=False)
 
-    def render(self) -> tuple[str, ...] | None:  # type: ignore[override]
-        """The state of every slot as text, with render_mode="ansi"."""
+    def render(self) -> tuple[Any, ...] | None:  # type: ignore[override]
+        """The state of every slot: as text with render_mode="ansi", as a picture with "rgb_array" where there is one."""
         if self.render_mode is None:
             gym.logger.warn('render() does nothing without render_mode="ansi"')
             return None
-        return tuple(self.dynamics.describe(slot) for slot in range(self.num_envs))
+        show = self.dynamics.describe if self.render_mode == "ansi" else self.dynamics.picture
+        return tuple(show(slot) for slot in range(self.num_envs))
 
     def _observation(self) -> Any:
         out = np.empty((self.num_envs, self.layout.size), np.float32)
@@ -246,8 +248,8 @@ class ReplayEnv(gym.Env):
             _first_info(info),
         )
 
-    def render(self) -> str | None:  # type: ignore[override]
-        """The episode so far as text, with render_mode="ansi"."""
+    def render(self) -> Any:
+        """The episode so far: as text with render_mode="ansi", as a picture with "rgb_array" where there is one."""
         frames = self.batch.render()
         return None if frames is None else frames[0]
 

@@ -126,7 +126,7 @@ class RouterR1:
         return np.where(ended, np.where(totals.format < 0, -1.0, reward), 0.0)
 
 
-REWARDS = ("linear", "router_r1")
+REWARDS = ("linear", "router_r1", "utility")  # utility is that of tool graphs, see rlroute.envs.tool_graph.utility
 
 
 def make_reward(name: str, reference: Reference, *, metric: str = "em", window: str = "frozen") -> Reward:

@@ -13,29 +13,38 @@ from rlroute.envs.tool_graph.table import GraphTable
 BLOCKED = 1e6  # a price that no way through is worth
 
 
-def ways_through(table: GraphTable, price: np.ndarray, executed: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """Price of the cheapest way to the goal through each tool, (N, T); `BLOCKED` and more where there is none.
+def ways_through(table: GraphTable, price: np.ndarray, executed: np.ndarray, goals: np.ndarray) -> np.ndarray:
+    """Price of the cheapest way to each of G goals through each tool, (N, T, G); `BLOCKED` where there is none.
 
-    `price` (N, T) is that of executing a tool, `executed` (N, T) what is there already, `goal` (N,) a tool.
+    `price` (N, T) is that of executing a tool, `executed` (N, T) what is there already, `goals` (N, G) tools, −1 none.
     """
+    # Slots last: what is reduced over a handful of neighbours then runs along memory.
     num_envs, num_tools = price.shape
-    own = np.where(executed, 0.0, price)
-    reach = np.full((num_envs, num_tools), BLOCKED)  # of executing a tool from where the episode stands
-    inputs = np.zeros((num_envs, num_tools))  # of all inputs that a tool with an `all` join needs
+    slots = np.arange(num_envs)
+    own = np.where(executed, 0.0, price).T  # (T, N)
+    before = np.ascontiguousarray(table.inputs.transpose(1, 2, 0))  # (T, K, N)
+    after = np.ascontiguousarray(table.outputs.transpose(1, 2, 0))
+    is_input = before < num_tools
+    joins_all, first, done = table.joins_all.T, (table.num_before == 0).T, executed.T
+    # A last row stands for the tools that padded lists of neighbours name.
+    reach = np.full((num_tools + 1, num_envs), BLOCKED)  # of executing a tool from where the episode stands
+    inputs = np.zeros((num_tools + 1, num_envs))  # of all inputs that a tool with an `all` join needs
     for t in range(num_tools):
-        before = table.before[:, t]  # (N, T)
-        total = np.where(before, reach, 0.0).sum(axis=1)
-        least = np.where(before, reach, BLOCKED).min(axis=1)
-        inputs[:, t] = total
-        needed = np.where(table.joins_all[:, t], total, np.where(table.num_before[:, t] > 0, least, 0.0))
-        reach[:, t] = np.where(executed[:, t], 0.0, own[:, t] + needed)
-    ahead = np.full((num_envs, num_tools), BLOCKED)  # from a tool, once executed, to the goal
-    rows = np.arange(num_envs)
-    known = goal >= 0
-    ahead[rows[known], goal[known]] = 0.0
+        from_there = reach[before[t], slots]  # (K, N)
+        inputs[t] = np.where(is_input[t], from_there, 0.0).sum(axis=0)
+        needed = np.where(joins_all[t], inputs[t], from_there.min(axis=0))
+        reach[t] = np.where(done[t], 0.0, own[t] + np.where(first[t], 0.0, needed))
+    ahead = np.full((num_tools + 1, num_envs, goals.shape[1]), BLOCKED)  # from a tool, once executed, to the goals
+    envs, which = np.nonzero(goals >= 0)
+    ahead[goals[envs, which], envs, which] = 0.0
+    # What a step onto a tool costs: its own price, and with an `all` join its inputs beside the one one comes from.
+    shared = joins_all & ~done
+    onto = np.full((num_tools + 1, num_envs), BLOCKED)
+    onto[:-1] = own + np.where(shared, inputs[:-1], 0.0)
+    counted = np.zeros((num_tools + 1, num_envs))
+    counted[:-1] = shared
     for t in range(num_tools - 1, -1, -1):
-        after = table.before[:, :, t]  # (N, T): u follows t
-        others = np.where(table.joins_all, inputs - reach[:, [t]], 0.0)
-        least = np.where(after, ahead + np.where(executed, 0.0, own + others), BLOCKED).min(axis=1)
-        ahead[:, t] = np.minimum(ahead[:, t], least)
-    return np.minimum(reach + ahead, BLOCKED)
+        there = after[t]  # (K, N)
+        step = onto[there, slots] - counted[there, slots] * reach[t]
+        ahead[t] = np.minimum(ahead[t], (ahead[there, slots] + step[:, :, None]).min(axis=0))
+    return np.minimum(reach[:-1, :, None] + ahead[:-1], BLOCKED).transpose(1, 0, 2)

@@ -120,6 +120,14 @@ class Faults:
         self.risk_alarm[which] = signal < np.where(risky, RISK_DETECTION, RISK_FALSE_ALARM)
 
 
+    def impose(self, slot: int, down: list[int], risk: bool) -> None:
+        """Exactly these tools of a slot are down, from the start to the end."""
+        self.start[slot], self.stop[slot] = NEVER, NEVER
+        self.start[slot, down] = 0
+        self.wrong[slot] = False
+        self.risk[slot] = self.risk_alarm[slot] = risk
+
+
 def risk_belief(prior: np.ndarray, alarm: np.ndarray) -> np.ndarray:
     """(N,) probability that a task is risky, after its signal."""
     risky = prior * np.where(alarm, RISK_DETECTION, 1 - RISK_DETECTION)
@@ -134,22 +142,24 @@ def beliefs(
     may_be_hard: np.ndarray,  # (N, T) bool: nothing seen excludes a hard fault now
     may_be_wrong: np.ndarray,  # (N, T) bool
     may_be_healthy: np.ndarray,  # (N, T) bool
+    step: np.ndarray | None = None,  # (N,) of faults that come and go; default: the first
 ) -> tuple[np.ndarray, np.ndarray]:
     """P(hard fault now) and P(wrong fault now) of every tool, (N, T) each: exact where faults hold all episode.
 
-    By Bayes' rule, provider by provider: its tools are independent given whether it is down. For transient and late
-    faults timing is ignored.
+    By Bayes' rule, provider by provider: its tools are independent given whether it is down. Transient and late faults
+    are weighed by the share of them that holds at `step`, whatever was seen of the tool before.
     """
+    active = holding(regime, np.zeros(len(regime)) if step is None else step)
     detection, false_alarm = _column(regime, "detection"), _column(regime, "false_alarm")
     if_faulty = np.where(alarm, detection, 1 - detection)
     if_healthy = np.where(alarm, false_alarm, 1 - false_alarm)
-    own = (1.0 - table.reliability) * _column(regime, "own")
+    own = (1.0 - table.reliability) * _column(regime, "own") * active[:, None]
     wrong_share = _column(regime, "wrong")
     hard = own * (1 - wrong_share) * if_faulty * may_be_hard
     wrong = own * wrong_share * if_faulty * may_be_wrong
     total = hard + wrong + (1 - own) * if_healthy * may_be_healthy
     together = if_faulty * may_be_hard  # likelihood where the provider is down
-    outage = table.provider_outage * _column(regime, "provider")  # (N, P)
+    outage = table.provider_outage * _column(regime, "provider") * active[:, None]  # (N, P)
     member = (table.provider[:, :, None] == np.arange(outage.shape[1])) & table.present[:, :, None]  # (N, T, P)
     tiny = 1e-300
     log_down = np.einsum("ntp,nt->np", member, np.log(np.maximum(together, tiny)))
@@ -161,6 +171,23 @@ def beliefs(
     of_tool = _of_provider(down, table.provider, 0.0)  # (N, T)
     alone = 1.0 / np.maximum(total, tiny)
     return of_tool + (1 - of_tool) * hard * alone, (1 - of_tool) * wrong * alone
+
+
+def holding(regime: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """(N,) share of an episode's faults that hold at `step` (N,)."""
+    late, transient = _column(regime, "late")[:, 0], _column(regime, "transient")[:, 0]
+    arrived = np.minimum(step / LATEST_ARRIVAL, 1.0)
+    lasting = np.maximum(1.0 - step / LONGEST_TRANSIENT, 0.0)
+    return np.asarray(1.0 - late - transient + late * arrived + transient * lasting)
+
+
+def still_down(regime: np.ndarray, seen: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """(N, T) probability that a hard fault seen at `seen` (N, T) holds at `step` (N,): transient ones pass."""
+    lasted = np.maximum(1.0 - seen / LONGEST_TRANSIENT, 0.0)
+    lasting = np.maximum(1.0 - step / LONGEST_TRANSIENT, 0.0)[:, None]
+    transient, late = _column(regime, "transient"), _column(regime, "late")
+    held = 1.0 - late - transient + late * np.minimum(seen / LATEST_ARRIVAL, 1.0) + transient * lasted
+    return np.asarray(1.0 - transient * np.maximum(lasted - lasting, 0.0) / np.maximum(held, 1e-12))
 
 
 def _column(regime: np.ndarray, name: str) -> np.ndarray:

@@ -22,8 +22,12 @@ class GraphTable:
     latency_s: np.ndarray  # (N, T)
     reliability: np.ndarray  # (N, T)
     edge_usd: np.ndarray  # (N, T, T) of calling t after p; 0 where p is no predecessor of t
+    least_edge_usd: np.ndarray  # (N, T) of the cheapest edge to each tool, 0 where there is none
+    all_edges_usd: np.ndarray  # (N, T) of all edges to each tool
     before: np.ndarray  # (N, T, T) bool: p is a predecessor of t
     num_before: np.ndarray  # (N, T)
+    inputs: np.ndarray  # (N, T, K) predecessors of each tool, T where there are fewer
+    outputs: np.ndarray  # (N, T, K) successors, likewise
     joins_all: np.ndarray  # (N, T) bool
     effect: np.ndarray  # (N, T) number of the side effect, −1 none
     provider: np.ndarray  # (N, T) −1 none
@@ -39,14 +43,21 @@ class GraphTable:
         n, t = len(graphs), num_tools
         num_providers = max(1, *(len(graph.provider_outage) for graph in graphs))
         num_goals = max(len(graph.goals) for graph in graphs)
+        edges_of = [np.isfinite(graph.edge_cost_usd) for graph in graphs]
+        most_inputs = max(1, *(int(edges.sum(axis=1).max()) for edges in edges_of))
+        most_outputs = max(1, *(int(edges.sum(axis=0).max()) for edges in edges_of))
         table = cls(
             present=np.zeros((n, t), bool),
             cost_usd=np.zeros((n, t)),
             latency_s=np.zeros((n, t)),
             reliability=np.ones((n, t)),
             edge_usd=np.zeros((n, t, t)),
+            least_edge_usd=np.zeros((n, t)),
+            all_edges_usd=np.zeros((n, t)),
             before=np.zeros((n, t, t), bool),
             num_before=np.zeros((n, t), np.int64),
+            inputs=np.full((n, t, most_inputs), t),
+            outputs=np.full((n, t, most_outputs), t),
             joins_all=np.zeros((n, t), bool),
             effect=np.full((n, t), -1),
             provider=np.full((n, t), -1),
@@ -65,7 +76,13 @@ class GraphTable:
             table.reliability[i, :size] = [tool.reliability for tool in graph.tools]
             table.before[i, :size, :size] = np.isfinite(edges)
             table.edge_usd[i, :size, :size] = np.where(np.isfinite(edges), edges, 0.0)
+            table.all_edges_usd[i, :size] = table.edge_usd[i, :size].sum(axis=1)
+            least = edges.min(axis=1)
+            table.least_edge_usd[i, :size] = np.where(np.isfinite(least), least, 0.0)
             table.num_before[i, :size] = np.isfinite(edges).sum(axis=1)
+            for tool in range(size):
+                before, after = np.flatnonzero(edges_of[i][tool]), np.flatnonzero(edges_of[i][:, tool])
+                table.inputs[i, tool, : len(before)], table.outputs[i, tool, : len(after)] = before, after
             table.joins_all[i, :size] = [tool.join == "all" for tool in graph.tools]
             table.effect[i, :size] = graph.effect
             table.provider[i, :size] = graph.provider
@@ -85,20 +102,6 @@ class GraphTable:
         """Overwrite the rows `which`."""
         for field in fields(self):
             getattr(self, field.name)[which] = getattr(rows, field.name)
-
-    def callable(self, executed: np.ndarray) -> np.ndarray:
-        """(N, T) bool: joins satisfied by the executed tools (N, T)."""
-        met = (self.before & executed[:, None, :]).sum(axis=2)
-        enough = np.where(self.joins_all, met == self.num_before, met > 0)
-        return self.present & (enough | (self.num_before == 0))
-
-    def call_cost_usd(self, executed: np.ndarray) -> np.ndarray:
-        """(N, T) price of a call: the tool's own, and the cheapest edge from an executed one (`any`) or all (`all`)."""
-        open_edges = self.before & executed[:, None, :]
-        least = np.where(open_edges, self.edge_usd, np.inf).min(axis=2)
-        least = np.where(np.isfinite(least), least, np.where(self.before, self.edge_usd, np.inf).min(axis=2))
-        least = np.where(self.num_before == 0, 0.0, least)
-        return self.cost_usd + np.where(self.joins_all, self.edge_usd.sum(axis=2), least)
 
     def holds(self, good: np.ndarray) -> np.ndarray:
         """(N, T) bool: tools of `good` (executed, output not bad) whose inputs hold as well."""
