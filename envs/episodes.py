@@ -177,7 +177,7 @@ class EpisodeDynamics(ABC):
         """Lines on what was heard or done in this episode so far."""
 
     def picture(self, slot: int) -> np.ndarray:
-        """The episode of `slot` as an image, (height, width, 3) uint8, in families that offer render_mode="rgb_array"."""
+        """The episode of `slot` as an image, (height, width, 3) uint8, in families that offer "rgb_array"."""
         raise ValueError(f"{self.family} has no picture: expected render_mode='ansi'")
 
     # -- the environment as a policy file sees it ----------------------------------------------------------------

@@ -157,7 +157,7 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
         return given.astype(np.int64, copy=False)
 
     def render(self) -> tuple[Any, ...] | None:  # type: ignore[override]
-        """The state of every slot: as text with render_mode="ansi", as a picture with "rgb_array" where there is one."""
+        """The state of every slot: as text with render_mode="ansi", as a picture with "rgb_array"."""
         if self.render_mode is None:
             gym.logger.warn('render() does nothing without render_mode="ansi"')
             return None
@@ -249,7 +249,7 @@ class ReplayEnv(gym.Env):
         )
 
     def render(self) -> Any:
-        """The episode so far: as text with render_mode="ansi", as a picture with "rgb_array" where there is one."""
+        """The episode so far: as text with render_mode="ansi", as a picture with "rgb_array"."""
         frames = self.batch.render()
         return None if frames is None else frames[0]
 

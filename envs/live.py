@@ -24,32 +24,28 @@ TRAINED = {
     "budget_usd": "budget_usd",
     "budget_calls": "budget_calls",
 }
-SECTIONS = {
-    "arguments": dict,
-    "choices": dict,
-    "reference": dict,
-    "constants": dict,
-    "extra_names": list,
-    "featuriser": str,
-}
 POOL_COLUMNS = tuple(name for name in Pool.__dataclass_fields__ if name != "names")
 PRICES = ("input_usd", "cached_input_usd", "output_usd")
 TEXT_TENSORS = ("components", "centre", "scale", "prior_weights", "prior_bias", "extra_mean", "extra_scale")
 
 
-class LiveBase(ABC):
-    """The batch of one that observation functions expect, from a policy instead of a log."""
+class LiveEpisode(ABC):
+    """What any live episode has: a layout, the terms it is played for, and what was spent."""
 
     # Terms that this family has no use for, with what to give instead: refused, since ignoring a cap would break it.
     foreign_terms: ClassVar[dict[str, str]] = {}
+    sections: ClassVar[dict[str, type]] = {"arguments": dict, "choices": dict, "reference": dict, "constants": dict}
 
     @classmethod
     def check(cls, policy: TrainedPolicy) -> None:
         """Raises PolicyError where the policy lacks something that a live episode needs; a family adds its own."""
-        for section, kind in SECTIONS.items():
+        for section, kind in cls.sections.items():
             policy.value(section, kind=kind)
         policy.value("arguments", "obs")
-        ranges = [policy.value("arguments", argument) for argument in TRAINED.values()]
+        ranges = [
+            None if name in cls.foreign_terms else policy.value("arguments", argument)
+            for name, argument in TRAINED.items()
+        ]
         try:
             TermRanges(*ranges)
         except (TypeError, ValueError) as error:
@@ -59,7 +55,78 @@ class LiveBase(ABC):
         choices, size = policy.card["choices"], policy.layout.num_choices
         if len(choices) != size:
             raise policy.fault(("choices",), f"{len(choices)} choices", f"{size}, as in the layout")
-        for choice in choices:
+
+    def __init__(self, policy: TrainedPolicy, terms: Mapping[str, float | None]) -> None:
+        card = policy.card
+        self.layout = policy.layout
+        self.c_ref, self.l_ref = card["reference"]["cost_usd"], card["reference"]["latency_s"]
+        self.arguments: dict[str, Any] = card["arguments"]
+        self.constants: dict[str, float] = card["constants"]
+        if self.arguments["obs"] != "features":
+            raise ValueError("this policy observes rows of its log (obs='index') and cannot act on live texts")
+        self.untrained: list[str] = []
+        self.terms = self._terms(terms)
+        self.usd_left = self.terms.budget_usd.copy()
+        self.spent_usd = np.zeros(1)
+
+    def _terms(self, given: Mapping[str, float | None]) -> Terms:
+        terms = Terms.empty(1)
+        for name, argument in TRAINED.items():
+            value, trained = given[name], self.arguments.get(argument)
+            if value is not None:
+                self._refuse_or_note(name, value, trained)
+                getattr(terms, name)[:] = value
+            elif name.endswith("_weight"):
+                low, high = ends(trained)
+                getattr(terms, name)[:] = np.sqrt(low * high)
+        return terms
+
+    def _refuse_or_note(self, name: str, value: float, trained: Any) -> None:
+        """Refuses a term that means nothing here, and notes one that the policy never saw in training."""
+        if name in self.foreign_terms:
+            raise ValueError(f"{name}: found {value!r}, expected {self.foreign_terms[name]}")
+        require_number(name, value, whole=name == "budget_calls")
+        outside = f"{name} is outside what the policy was trained on"
+        if trained is None:
+            self.untrained.append(f"{outside}: it never saw such a cap")
+            return
+        low, high = ends(trained)
+        # Weights drawn in training come out of a power, and may miss an end by a rounding.
+        if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
+            self.untrained.append(f"{outside}: {low:g}" + (f" to {high:g}" if low < high else ""))
+
+    @property
+    @abstractmethod
+    def choices(self) -> tuple[str, ...]:
+        """Names of the choices of this episode, in the order of the layout."""
+
+    @abstractmethod
+    def completion_limit(self, choice: int) -> int | None:
+        """The limit of completion tokens to send with a call; None where there is none."""
+
+    def accepted(self, choice: int) -> tuple[int, int]:
+        """Whose response is accepted, and which; for families that can accept."""
+        raise RuntimeError("nothing can be accepted here: expected a call")
+
+    def checked(self, verdict: float) -> None:
+        """The verdict on the latest response, for families that can check."""
+        raise RuntimeError("nothing was checked: expected record() of a call")
+
+    def pay(self, cost_usd: float) -> float:
+        self.usd_left -= cost_usd
+        self.spent_usd += cost_usd
+        return cost_usd
+
+
+class LiveBase(LiveEpisode):
+    """The batch of one that the observation functions of replay families expect, from a policy instead of a log."""
+
+    sections = {**LiveEpisode.sections, "extra_names": list, "featuriser": str}
+
+    @classmethod
+    def check(cls, policy: TrainedPolicy) -> None:
+        super().check(policy)
+        for choice in policy.card["choices"]:
             for column in POOL_COLUMNS:
                 policy.value("choices", choice, column, kind=Real)
             for column in PRICES:
@@ -76,54 +143,24 @@ class LiveBase(ABC):
             raise policy.fault(path, repr(price), "a price ≥ 0")
 
     def __init__(self, policy: TrainedPolicy, terms: Mapping[str, float | None]) -> None:
-        card = policy.card
-        self.layout = policy.layout
-        self.pool = Pool.from_dict(card["choices"])
-        self.model = TextModel.from_tensors(card["featuriser"], policy.tensors)
-        self.c_ref, self.l_ref = card["reference"]["cost_usd"], card["reference"]["latency_s"]
-        self.arguments: dict[str, Any] = card["arguments"]
-        self.constants: dict[str, float] = card["constants"]
-        self.extra_names: list[str] = card["extra_names"]
-        if self.arguments["obs"] != "features":
-            raise ValueError("this policy observes rows of its log (obs='index') and cannot act on live texts")
-        self.untrained: list[str] = []
-        self.terms = self._terms(terms)
-        self.usd_left = self.terms.budget_usd.copy()
-        self.spent_usd = np.zeros(1)
+        super().__init__(policy, terms)
+        self.pool = Pool.from_dict(policy.card["choices"])
+        self.model = TextModel.from_tensors(policy.card["featuriser"], policy.tensors)
+        self.extra_names: list[str] = policy.card["extra_names"]
         self._text: str | None = None
+        unknown = self.pool.without_limit()
+        if terms["budget_usd"] is not None and unknown:
+            raise ValueError(
+                f"budget_usd needs max_completion_tokens and prices of every choice, unknown for: {', '.join(unknown)}"
+            )
 
-    def _terms(self, given: Mapping[str, float | None]) -> Terms:
-        terms = Terms.empty(1)
-        for name, argument in TRAINED.items():
-            value, trained = given[name], self.arguments[argument]
-            if value is not None:
-                self._refuse_or_note(name, value, trained)
-                getattr(terms, name)[:] = value
-            elif name.endswith("_weight"):
-                low, high = ends(trained)
-                getattr(terms, name)[:] = np.sqrt(low * high)
-        if given["budget_usd"] is not None:
-            unknown = self.pool.without_limit()
-            if unknown:
-                raise ValueError(
-                    "budget_usd needs max_completion_tokens and prices of every choice, "
-                    f"unknown for: {', '.join(unknown)}"
-                )
-        return terms
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return self.pool.names
 
-    def _refuse_or_note(self, name: str, value: float, trained: Any) -> None:
-        """Refuses a term that means nothing here, and notes one that the policy never saw in training."""
-        if name in self.foreign_terms:
-            raise ValueError(f"{name}: found {value!r}, expected {self.foreign_terms[name]}")
-        require_number(name, value, whole=name == "budget_calls")
-        outside = f"{name} is outside what the policy was trained on"
-        if trained is None:
-            self.untrained.append(f"{outside}: it never saw such a cap")
-            return
-        low, high = ends(trained)
-        # Weights drawn in training come out of a power, and may miss an end by a rounding.
-        if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
-            self.untrained.append(f"{outside}: {low:g}" + (f" to {high:g}" if low < high else ""))
+    def completion_limit(self, choice: int) -> int | None:
+        limit = int(self.pool.max_completion_tokens[choice])
+        return limit if limit >= 0 else None
 
     def read(self, text: str, features: Mapping[str, float], prompt_tokens: int) -> None:
         """Turn the text at hand into features, (1, …) each."""
@@ -185,16 +222,3 @@ class LiveBase(ABC):
         one = np.array([choice])
         tokens = (np.array([n]) for n in (prompt, min(cached, prompt), response.completion_tokens))
         return float(self.pool.cost_usd(one, *tokens)[0])
-
-    def accepted(self, choice: int) -> tuple[int, int]:
-        """Whose response is accepted, and which; for families that can accept."""
-        raise RuntimeError("nothing can be accepted here: expected a call")
-
-    def checked(self, verdict: float) -> None:
-        """The verdict on the latest response, for families that can check."""
-        raise RuntimeError("nothing was checked: expected record() of a call")
-
-    def pay(self, cost_usd: float) -> float:
-        self.usd_left -= cost_usd
-        self.spent_usd += cost_usd
-        return cost_usd

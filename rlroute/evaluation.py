@@ -30,7 +30,7 @@ class Setting:
 
     name: str
     arguments: Mapping[str, Any]
-    kind: str  # "weight", "budget_calls" or "budget_usd"
+    kind: str  # "weight", "budget_calls", "budget_usd" or "model_cost"
     value: float
 
     @classmethod
@@ -47,6 +47,11 @@ class Setting:
     def usd(cls, cap: float) -> Setting:
         """A hard cap in USD."""
         return cls(f"cap ${cap:.3g}", {"budget_usd": float(cap)}, "budget_usd", float(cap))
+
+    @classmethod
+    def model_cost(cls, value: float) -> Setting:
+        """What a model call costs on a tool graph, in utility."""
+        return cls(f"c_model = {value:g}", {"model_cost": float(value)}, "model_cost", float(value))
 
 
 class MakeEnv(Protocol):
@@ -73,6 +78,7 @@ class Score:
     overspend_usd: Floats | None = None
     calls: Floats | None = None
     expensive_calls: Floats | None = None
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # what the family tells beside
 
     @classmethod
     def of(cls, played: Episodes) -> Score:
@@ -87,6 +93,7 @@ class Score:
             overspend_usd=np.asarray(played.overspend_usd, float),
             calls=np.asarray(played.calls, float),
             expensive_calls=np.asarray(played.expensive_calls, float),
+            extra=played.extra,
         )
 
 

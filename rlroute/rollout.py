@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class Episodes:
     budget_usd: np.ndarray  # infinite without a cap
     budget_calls: np.ndarray
     truncated: np.ndarray  # bool
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)  # what the family tells beside, see `extra_info`
 
     @property
     def success(self) -> np.ndarray:
@@ -95,11 +96,14 @@ def rollout(
                 budget_usd=dynamics.terms.budget_usd[:n].copy(),
                 budget_calls=dynamics.terms.budget_calls[:n].copy(),
                 truncated=truncated[:n],
+                extra={name: values[:n] for name, values in dynamics.extra_info().items()},
             )
         )
         if progress is not None:
             progress(n)
-    return Episodes(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Episodes)))
+    columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Episodes) if f.name != "extra"}
+    extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra}
+    return Episodes(**{name: np.concatenate(arrays) for name, arrays in columns.items()}, extra=extra)
 
 
 def places(env: Any, num_tasks: int, episodes: int, repetition: int) -> tuple[np.ndarray, np.ndarray]:

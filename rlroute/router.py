@@ -58,6 +58,7 @@ class Live(Protocol):
     """One live episode of a family, kept as the batch of one that its observation function expects."""
 
     untrained: list[str]  # terms outside what the policy was trained on, in words
+    choices: tuple[str, ...]  # names, in the order of the layout
 
     def __init__(self, policy: TrainedPolicy, terms: Mapping[str, float | None]) -> None: ...
 
@@ -71,6 +72,9 @@ class Live(Protocol):
     def action_mask(self) -> np.ndarray: ...  # (1, num_actions) int8
 
     def observe(self) -> np.ndarray: ...  # (1, layout.size) float32
+
+    def completion_limit(self, choice: int) -> int | None:
+        """The limit of completion tokens to send with a call; None where there is none."""
 
     def taken(self, action: str, choice: int | None) -> float:
         """An action that is no call (think, check, accept) was decided; returns its cost in USD."""
@@ -188,12 +192,11 @@ class Episode:
             asked = choice
             choice, position = self._live.accepted(asked)
             if choice != asked:
-                reason += f"; the rule it was trained with accepts this instead of {self.router.choices[asked]}"
-        label = None if choice is None else self.router.choices[choice]
+                reason += f"; the rule it was trained with accepts this instead of {self._live.choices[asked]}"
+        label = None if choice is None else self._live.choices[choice]
         self._checking = name == "check"
-        if name in ("call", "choose") and label is not None:
-            known = self.router.policy.card["choices"][label]["max_completion_tokens"]
-            limit = int(known) if known >= 0 else None
+        if name in ("call", "choose") and choice is not None:
+            limit = self._live.completion_limit(choice)
             self._pending = choice
         else:
             self._pending = None
@@ -202,7 +205,7 @@ class Episode:
             action=name,
             choice=label,
             max_completion_tokens=limit,
-            scores=_probabilities(layout, self.router.choices, logits, mask[0]),
+            scores=_probabilities(layout, self._live.choices, logits, mask[0]),
             reason=reason,
             seconds=time.perf_counter() - started,
             response=position,
@@ -251,10 +254,10 @@ class Episode:
             raise RuntimeError("record() without a call: expected decide() to have chosen a call first")
         called = self._pending
         if choice is not None:
-            if choice not in self.router.choices:
-                raise ValueError(f"choice={choice!r}: expected one of {', '.join(self.router.choices)}")
-            called = self.router.choices.index(choice)
-        name = self.router.choices[called]
+            if choice not in self._live.choices:
+                raise ValueError(f"choice={choice!r}: expected one of {', '.join(self._live.choices)}")
+            called = self._live.choices.index(choice)
+        name = self._live.choices[called]
         response = Response(
             name,
             text,

@@ -22,7 +22,8 @@ from rlroute.policy import MASKED
 class RouterModule(TorchRLModule, ValueFunctionAPI):
     """Actor and critic over observations ``{"observation": (N, D) f32, "action_mask": (N, A) int8}``.
 
-    `model_config` holds the `layout` (`Layout.to_dict`) and the width `hidden` of every layer.
+    `model_config` holds the `layout` (`Layout.to_dict`), the width `hidden` of every layer, and where training does not
+    start from random weights, those to `start` from, by parameter.
     """
 
     def setup(self) -> None:
@@ -40,6 +41,8 @@ class RouterModule(TorchRLModule, ValueFunctionAPI):
             for layer in filter(None, last_layers):
                 layer.weight.mul_(0.01)
                 layer.bias.zero_()
+        if self.model_config.get("start"):
+            self.load_state_dict({name: torch.from_numpy(x) for name, x in self.model_config["start"].items()})
 
     def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
         choices, summary = self._encode(batch[Columns.OBS]["observation"])

@@ -46,6 +46,7 @@ class PPOArguments:
     epochs: int = 3  # passes over every batch
     minibatch: int = 2048  # rows of one gradient step
     hidden: int = 64  # width of every layer of the network
+    start: str = ""  # policy folder whose weights training starts from; default: random ones
     text_noise: float = 0.3  # noise on the text features while training, against learning the texts by heart
     seed: int = 0  # of the weights, the actions and the environments
     checkpoint_every: int = 20  # updates between two checkpoints
@@ -118,6 +119,7 @@ def build_config(
 
     from rlroute.agents.rllib.columnar import ColumnarEnvRunner, ColumnarPPO
     from rlroute.agents.rllib.module import RouterModule
+    from rlroute.policy import load_policy
 
     torch.set_num_threads(arguments.threads)
     env_config = {**env_arguments, "mask_in_obs": True, "autoreset": "next_step"}
@@ -159,6 +161,7 @@ def build_config(
                 model_config={
                     "layout": layout,
                     "hidden": arguments.hidden,
+                    "start": load_policy(arguments.start).parameters if arguments.start else None,
                     "text_noise": arguments.text_noise,
                 },
             )

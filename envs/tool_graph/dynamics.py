@@ -11,7 +11,7 @@ from rlroute.draws import Stream, integers, uniform
 from rlroute.envs.arguments import EpisodeArguments, require_one_of
 from rlroute.envs.episodes import EpisodeDynamics, Transition
 from rlroute.envs.terms import Range, ends
-from rlroute.envs.tool_graph.faults import FAULTS, MIXED, REGIMES, SCENARIO, Faults, regime_table
+from rlroute.envs.tool_graph.faults import FAULTS, MIXED, REGIME_NAMES, REGIMES, SCENARIO, Faults, regime_table
 from rlroute.envs.tool_graph.graph import ToolGraph
 from rlroute.envs.tool_graph.observation import CONTEXT_ACTIONS, make_layout, write_observation
 from rlroute.envs.tool_graph.progress import HARD, HEALTHY, WRONG, Progress
@@ -243,9 +243,7 @@ class ToolGraphDynamics(EpisodeDynamics):
         faulty, wrong = self.faults.faulty(self.progress.steps)[which], self.faults.wrong[which]
         health = np.where(faulty, np.where(wrong, WRONG, HARD), HEALTHY)
         output = np.where(self.good[which], HEALTHY, WRONG)
-        self.progress.consulted(
-            which, np.where(self.progress.executed[which], output, health), self.faults.risk[which]
-        )
+        self.progress.consulted(which, np.where(self.progress.executed[which], output, health), self.faults.risk[which])
         self._consulted[which] = 1
 
     def _finish(self, which: np.ndarray) -> np.ndarray:
@@ -324,7 +322,10 @@ class ToolGraphDynamics(EpisodeDynamics):
             "arguments": self.arguments.to_dict(),
             "log": {"name": self.suite.name, "content_hash": self.suite.content_hash},
             "reference": {"cost_usd": self.c_ref, "latency_s": self.l_ref},
-            "constants": {"num_tools": self.num_tools},
+            "constants": {
+                "num_tools": self.num_tools,
+                **{f"regime/{name}": float(x) for name, x in zip(REGIME_NAMES, self.regimes.mean(axis=0), strict=True)},
+            },
             "extra_names": [],
         }
 

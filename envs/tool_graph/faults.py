@@ -119,7 +119,6 @@ class Faults:
         signal = uniform(_key(key, 1), unit, episode, Stream.RISK)
         self.risk_alarm[which] = signal < np.where(risky, RISK_DETECTION, RISK_FALSE_ALARM)
 
-
     def impose(self, slot: int, down: list[int], risk: bool) -> None:
         """Exactly these tools of a slot are down, from the start to the end."""
         self.start[slot], self.stop[slot] = NEVER, NEVER

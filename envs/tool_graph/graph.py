@@ -165,12 +165,21 @@ def load_graph(path: str | Path) -> ToolGraph:
 
 def read_yaml(path: str | Path) -> Any:
     """Plain data from a YAML file; a `GraphError` if there is no such file or it is no YAML."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GraphError(str(path), "(the file)", f"{type(error).__name__}: {error}", "a YAML file") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Plain data from YAML; a `GraphError` if it is none."""
     import yaml
 
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise GraphError(str(path), "(the file)", f"{type(error).__name__}: {error}", "a YAML file") from error
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise GraphError(source, "(the text)", f"{type(error).__name__}: {error}", "YAML") from error
 
 
 def parse_graph(data: Any, source: str) -> ToolGraph:
@@ -191,9 +200,7 @@ def parse_graph(data: Any, source: str) -> ToolGraph:
             if name not in known:
                 raise GraphError(source, f"tools.{tool.name}.after", f"the unknown tool {name!r}", _listed(known))
     tools = _sorted(tools, source)
-    graph = ToolGraph(
-        str(data.get("name", Path(source).stem)), tuple(tools), _goals(data, tools, source), providers
-    )
+    graph = ToolGraph(str(data.get("name", Path(source).stem)), tuple(tools), _goals(data, tools, source), providers)
     _refuse_unreachable(graph, source)
     return graph
 

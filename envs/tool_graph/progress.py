@@ -145,7 +145,7 @@ class Progress:
 
     @property
     def call_cost_usd(self) -> np.ndarray:
-        """(N, T) price of a call now: the tool's own, and the cheapest edge from an executed tool (`any`) or all (`all`).
+        """(N, T) price of a call now: the tool's own, and the cheapest executed edge (`any`) or all edges (`all`).
 
         Of a tool with no executed predecessor yet it is the price by its cheapest edge.
         """

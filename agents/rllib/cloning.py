@@ -1,0 +1,120 @@
+"""Behaviour cloning: a network that imitates a policy, for training to start from.
+
+Where almost every random action does harm, PPO's first lesson is to give up at once, and it never learns another. A
+clone of a reference policy starts where that policy stands; PPO then changes what pays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray.rllib.core.columns import Columns
+from torch.nn.functional import cross_entropy, mse_loss
+
+from rlroute.agents.rllib.module import RouterModule
+from rlroute.policies import Policy
+from rlroute.policy import save_policy
+
+
+@dataclass(frozen=True)
+class CloneArguments:
+    """The knobs of a clone."""
+
+    steps: int = 300  # steps of the environment that the teacher is watched for
+    wandering: float = 0.1  # share of random legal actions, so that ways back are seen; the teacher's are learned
+    epochs: int = 6  # passes over what was seen
+    minibatch: int = 2048  # rows of one gradient step
+    learning_rate: float = 2e-3  # Adam's, falling linearly to 0
+    value_weight: float = 0.5  # weight of the value loss
+    hidden: int = 64  # width of every layer of the network
+    seed: int = 0  # of the episodes, the wandering and the weights
+
+
+@dataclass
+class Demonstrations:
+    """What a teacher did, one row a decision."""
+
+    observation: NDArray[np.float32]  # (R, D)
+    action_mask: NDArray[np.int8]  # (R, A)
+    action: NDArray[np.int64]  # (R,)
+    value: NDArray[np.float32]  # (R,) reward from here to the end of the episode; NaN where it was not seen
+
+
+def demonstrate(env: Any, teacher: Policy, arguments: CloneArguments) -> Demonstrations:
+    """Watch `teacher` in a native vector environment with ``autoreset="same_step"``."""
+    rng = np.random.default_rng(arguments.seed)
+    observation, info = env.reset(seed=arguments.seed)
+    teacher.begin(env)
+    seen, masks, actions, rewards, ends = [], [], [], [], []
+    for _ in range(arguments.steps):
+        mask = info["action_mask"]
+        action = np.asarray(teacher.act(observation, mask), np.int64)
+        seen.append(observation.copy())
+        masks.append(mask.copy())
+        actions.append(action)
+        wanders = rng.random(len(action)) < arguments.wandering
+        taken = np.where(wanders, np.where(mask == 1, rng.random(mask.shape), -1.0).argmax(axis=1), action)
+        observation, reward, terminated, truncated, info = env.step(taken)
+        rewards.append(reward)
+        ends.append(terminated | truncated)
+    value = np.full((len(rewards) + 1, env.num_envs), np.nan)
+    for t in range(len(rewards) - 1, -1, -1):
+        value[t] = rewards[t] + np.where(ends[t], 0.0, value[t + 1])
+    return Demonstrations(
+        np.concatenate(seen).astype(np.float32),
+        np.concatenate(masks),
+        np.concatenate(actions),
+        value[:-1].ravel().astype(np.float32),
+    )
+
+
+def fit(layout: dict[str, Any], given: Demonstrations, arguments: CloneArguments) -> dict[str, NDArray[np.float32]]:
+    """Parameters of the routing network after imitating `given`: the actor by cross-entropy, the critic by squares."""
+    torch.manual_seed(arguments.seed)
+    module = RouterModule(
+        observation_space=None, action_space=None, model_config={"layout": layout, "hidden": arguments.hidden}
+    )
+    rows, batch = len(given.action), arguments.minibatch
+    total = arguments.epochs * max(1, rows // batch)
+    optimiser = torch.optim.Adam(module.parameters(), lr=arguments.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1.0 - step / total))
+    tensors = [torch.from_numpy(x) for x in (given.observation, given.action_mask, given.action, given.value)]
+    for _ in range(arguments.epochs):
+        order = torch.randperm(rows)
+        for start in range(0, max(1, rows // batch) * batch, batch):
+            observation, mask, action, value = (x[order[start : start + batch]] for x in tensors)
+            out = module._forward({Columns.OBS: {"observation": observation, "action_mask": mask}})
+            loss = cross_entropy(out[Columns.ACTION_DIST_INPUTS], action)
+            known = torch.isfinite(value)
+            if arguments.value_weight and bool(known.any()):
+                guess = module.value_head(out[Columns.EMBEDDINGS]).squeeze(-1)
+                loss = loss + arguments.value_weight * mse_loss(guess[known], value[known])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    return {name: parameter.detach().numpy() for name, parameter in module.state_dict().items()}
+
+
+def clone(
+    env: Any,
+    teacher: Policy,
+    path: str | Path,
+    arguments: CloneArguments | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """Watch, imitate, and write the clone as a policy folder."""
+    arguments = arguments or CloneArguments()
+    given = demonstrate(env, teacher, arguments)
+    if progress is not None:
+        progress(f"{len(given.action):,} decisions seen")
+    parameters = fit(env.layout.to_dict(), given, arguments)
+    training = {"algorithm": "behaviour cloning", "teacher": teacher.name, "arguments": vars(arguments)}
+    card = {**env.policy_card(), "network": {"hidden": arguments.hidden}, "training": training, "metrics": {}}
+    return save_policy(path, card, parameters, env.policy_tensors())
