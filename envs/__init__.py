@@ -33,6 +33,13 @@ REGISTRY = (
         live="rlroute.envs.budget_route.live:BudgetRouteLive",
         summary="Cheap or expensive model at every step of a task, under a budget (after BoPO).",
     ),
+    EnvEntry(
+        id="rlroute/ToolGraph-v0",
+        entry_point="rlroute.envs.tool_graph.env:ToolGraphEnv",
+        vector_entry_point="rlroute.envs.tool_graph.env:ToolGraphVectorEnv",
+        live="rlroute.envs.tool_graph.live:ToolGraphLive",
+        summary="Get through a graph of tools that fail in hidden ways (after Self-Healing Router).",
+    ),
 )
 
 

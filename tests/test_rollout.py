@@ -59,7 +59,8 @@ def test_padding_of_the_last_batch_leaves_no_trace() -> None:
     short = rollout(env, AlwaysChoice(1), tasks[:9], seed=1)
     assert len(short) == 9
     for field in fields(Episodes):
-        assert_array_equal(getattr(short, field.name), getattr(long, field.name)[:9])
+        if field.name != "extra":  # of families that tell more; this one does not
+            assert_array_equal(getattr(short, field.name), getattr(long, field.name)[:9])
 
 
 def test_returns_are_quality_less_weighted_cost_and_latency() -> None:

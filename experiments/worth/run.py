@@ -31,7 +31,12 @@ LOGS = Path("runs/worth/logs")
 
 def prepare(name: str, run: dict[str, Any]) -> list[tuple[str, int]]:
     """(log, salt) pairs of a run; recordings are imported, and tasks held out, on the way."""
+    if "suite" in run:
+        return [(run["suite"], salt) for salt in run["salts"]]
+    from rlroute.log import load_log
+
     if "log" in run:
+        _ = load_log(run["log"]).arrays  # generated and cached once, before processes ask for it
         return [(run["log"], salt) for salt in run["salts"]]
     from rlroute.importers import import_log
 
@@ -40,6 +45,7 @@ def prepare(name: str, run: dict[str, Any]) -> list[tuple[str, int]]:
     log = import_log(run["recording"], Path(os.environ["RLROUTE_DATA"]) / run["recording"], **run["options"])
     if "held_out" not in run:
         path = log.save(LOGS / f"{name}-{log.content_hash}")
+        _ = load_log(str(path)).arrays
         return [(str(path), salt) for salt in run["salts"]]
     return [(str(hold_out(log, tasks).save(LOGS / f"{name}-{i}")), 0) for i, tasks in enumerate(run["held_out"])]
 
@@ -61,25 +67,62 @@ def hold_out(log: Any, tasks: Sequence[str]) -> Any:
 
 
 def train_one(task: tuple[dict[str, Any], str, int, int, str]) -> str:
-    """Train one router; returns its policy folder."""
+    """Train one router, from a clone of a reference where the run says so; returns its policy folder."""
     run, log, salt, seed, out = task
     from rlroute.agents.rllib.ppo import PPOArguments, train
 
     arguments = {"log": log, "split_salt": salt, **run["arguments"], **run["ranges"]}
-    return str(train(f"rlroute:{run['env']}", arguments, out, PPOArguments(seed=seed, **run["training"])))
+    knobs = dict(run["training"])
+    if "clone" in run:
+        knobs["start"] = start_from_clone(run, arguments, seed, Path(out))
+    return str(train(f"rlroute:{run['env']}", arguments, out, PPOArguments(seed=seed, **knobs)))
 
 
-def compete(task: tuple[dict[str, Any], str, int, list[str]]) -> Any:
-    """The study of one salt with the routers of all its seeds."""
-    run, log, salt, policies = task
-    from rlroute.envs.contest import contest
+def start_from_clone(run: dict[str, Any], arguments: dict[str, Any], seed: int, out: Path) -> str:
+    """A policy folder that imitates the reference ``clone.of``, tuned on val at the middle setting."""
+    from importlib import import_module
+
+    from rlroute.agents.rllib.cloning import CloneArguments, clone
+    from rlroute.envs import entry
+    from rlroute.envs.contest import vector_env
+    from rlroute.evaluation import tune
+
+    package = entry(run["env"]).vector_entry_point.split(":")[0].rsplit(".", 1)[0]
+    family = import_module(f"{package}.references")
+    middle = settings_of(run)[len(settings_of(run)) // 2]
+
+    def make_env(split: str, **given: Any) -> Any:
+        return vector_env(run["env"], split, **{**arguments, **given})
+
+    knobs = dict(run["clone"])
+    name = knobs.pop("of")
+    candidates = family.references(make_env("train", **middle.arguments))[name]
+    teacher = tune(make_env, [middle], {name: candidates})[name][0].policy
+    num_envs = run["training"].get("num_envs", 256)
+    watched = vector_env(run["env"], "train", num_envs, **{**arguments, "autoreset": "same_step"})
+    return str(clone(watched, teacher, out / "clone", CloneArguments(seed=seed, **knobs)))
+
+
+def settings_of(run: dict[str, Any]) -> list[Any]:
+    """What policies are compared at: weights, caps of calls, or prices of a model call."""
     from rlroute.evaluation import Setting
+
+    return [
+        *(Setting.weight(w) for w in run.get("weights", [])),
+        *(Setting.calls(cap) for cap in run.get("caps", [])),
+        *(Setting.model_cost(c) for c in run.get("model_costs", [])),
+    ]
+
+
+def compete(task: tuple[dict[str, Any], str, int, list[str], dict[str, Any]]) -> Any:
+    """The study of one salt, under one condition, with the routers of all its seeds."""
+    run, log, salt, policies, condition = task
+    from rlroute.envs.contest import contest
     from rlroute.policy import load_policy
 
-    settings = [Setting.weight(w) for w in run.get("weights", [])] + [Setting.calls(c) for c in run.get("caps", [])]
     trained = {f"{TRAINED}, seed {seed}": load_policy(path) for seed, path in enumerate(policies)}
-    arguments = {"log": log, "split_salt": salt, **run["arguments"]}
-    return contest(run["env"], arguments, settings, trained, run["episodes"])
+    arguments = {"log": log, "split_salt": salt, **run["arguments"], **condition}
+    return contest(run["env"], arguments, settings_of(run), trained, run["episodes"])
 
 
 def by_seed(study: Any, num_seeds: int) -> list[Any]:
@@ -107,7 +150,7 @@ def summarise(name: str, run: dict[str, Any], studies: list[Any], num_seeds: int
 
     evaluations = [part for study in studies for part in by_seed(study, num_seeds)]
     first = evaluations[0]
-    floor = "best single" if "best single" in first.scores else "random mix"
+    floor = run.get("floor") or ("best single" if "best single" in first.scores else "random mix")
     summary: dict[str, Any] = {
         "name": name,
         "settings": [setting.name for setting in first.settings],
@@ -130,6 +173,8 @@ def summarise(name: str, run: dict[str, Any], studies: list[Any], num_seeds: int
             "cost_usd": cost_quality[:, 0].mean(axis=0).tolist(),
             "quality": cost_quality[:, 1].mean(axis=0).tolist(),
         }
+        if "outcome" in first.scores[policy][0].extra:
+            summary["policies"][policy]["outcomes"] = outcome_rates(evaluations, policy)
         if first.scores[policy][0].violation is not None:
             rates = [[s.violation.mean() for s in e.scores[policy]] for e in evaluations]
             summary["policies"][policy]["violation_rate"] = np.mean(rates, axis=0).tolist()
@@ -162,6 +207,21 @@ def summarise(name: str, run: dict[str, Any], studies: list[Any], num_seeds: int
     return summary
 
 
+def outcome_rates(evaluations: list[Any], policy: str) -> dict[str, list[float]]:
+    """Of a tool graph: how often each end came, and harms and model calls an episode, at every setting."""
+    from rlroute.envs.tool_graph.suites import STATES
+
+    rates: dict[str, list[float]] = {}
+    for i in range(len(evaluations[0].settings)):
+        extra = [e.scores[policy][i].extra for e in evaluations]
+        for k, name in enumerate(STATES):
+            if name != "start":
+                rates.setdefault(name, []).append(float(np.mean([(x["outcome"] == k).mean() for x in extra])))
+        for name in ("repeated_effects", "risk_breaches", "model_calls"):
+            rates.setdefault(name, []).append(float(np.mean([x[name].mean() for x in extra])))
+    return rates
+
+
 def as_markdown(summary: dict[str, Any]) -> str:
     """The tables of one run."""
     from rlroute.report import table
@@ -192,6 +252,7 @@ def as_markdown(summary: dict[str, Any]) -> str:
         "The trained router against each reference (best mix: quality at equal cost):",
         table(["against", *settings], rows),
     ]
+    parts += outcome_tables(summary)
     if "share_of_gap_closed" in summary:
         closed = summary["share_of_gap_closed"]
         shares = ", ".join(f"{s}: {100 * x:.0f} %" for s, x in zip(settings, closed["mean"], strict=True))
@@ -215,6 +276,21 @@ def as_markdown(summary: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def outcome_tables(summary: dict[str, Any]) -> list[str]:
+    """One table a setting of how episodes ended, for tool graphs."""
+    from rlroute.report import table
+
+    ended = {name: policy["outcomes"] for name, policy in summary["policies"].items() if "outcomes" in policy}
+    if not ended:
+        return []
+    columns = list(next(iter(ended.values())))
+    parts = ["How episodes ended, and harms and model calls an episode:"]
+    for i, setting in enumerate(summary["settings"]):
+        rows = [[name, *(f"{rates[column][i]:.3f}" for column in columns)] for name, rates in ended.items()]
+        parts.append(table([setting, *(column.replace("_", " ") for column in columns)], rows))
+    return parts
+
+
 def main() -> None:
     runs = yaml.safe_load((HERE / "runs.yaml").read_text())
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -226,7 +302,6 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-    from rlroute.log import load_log
     from rlroute.report import write_text
 
     context = multiprocessing.get_context("spawn")
@@ -235,8 +310,7 @@ def main() -> None:
         if options.steps:
             run["training"]["total_steps"] = options.steps
         pairs = prepare(name, run)
-        for log, _ in pairs:
-            _ = load_log(log).arrays
+        conditions: dict[str, dict[str, Any]] = run.get("conditions", {"": {}})
         with (
             tempfile.TemporaryDirectory() as folder,
             ProcessPoolExecutor(options.processes, mp_context=context) as pool,
@@ -249,12 +323,14 @@ def main() -> None:
             policies = list(pool.map(train_one, tasks))
             print(f"{name}: {len(policies)} routers trained, {time.perf_counter() - began:.0f} s", flush=True)
             chosen = [policies[i * options.seeds : (i + 1) * options.seeds] for i in range(len(pairs))]
-            jobs = [(run, log, salt, part) for (log, salt), part in zip(pairs, chosen, strict=True)]
-            studies = list(pool.map(compete, jobs))
-        summary = summarise(name, run, studies, options.seeds, time.perf_counter() - began)
-        write_text(options.out / f"{name}.json", json.dumps(summary, indent=1) + "\n")
-        write_text(options.out / f"{name}.md", as_markdown(summary))
-        print(as_markdown(summary), flush=True)
+            for label, condition in conditions.items():
+                jobs = [(run, log, salt, part, condition) for (log, salt), part in zip(pairs, chosen, strict=True)]
+                studies = list(pool.map(compete, jobs))
+                title = f"{name}_{label}" if label else name
+                summary = summarise(title, run, studies, options.seeds, time.perf_counter() - began)
+                write_text(options.out / f"{title}.json", json.dumps(summary, indent=1) + "\n")
+                write_text(options.out / f"{title}.md", as_markdown(summary))
+                print(as_markdown(summary), flush=True)
 
 
 if __name__ == "__main__":
