@@ -24,6 +24,7 @@ class EpisodeArguments:
     preference: Range = 0.1  # weight of cost, or a range drawn log-uniformly per episode
     latency_preference: Range = 0.0  # weight of latency, likewise
     budget_usd: Range | None = None  # hard cap in USD, or a range drawn uniformly per episode
+    budget_calls: Range | None = None  # hard cap in calls of expensive choices, or a range drawn uniformly
     obs: str = "features"  # "features", or "index": the state's row and the dynamic features only
     group_noise: str = "own"  # slots of one group draw their "own" attempts, or "shared" ones
     max_episode_steps: int | None = None  # time limit; default: enough for any episode without invalid actions
@@ -43,7 +44,7 @@ class EpisodeArguments:
 
     @property
     def ranges(self) -> TermRanges:
-        return TermRanges(self.preference, self.latency_preference, self.budget_usd, None)
+        return TermRanges(self.preference, self.latency_preference, self.budget_usd, self.budget_calls)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a policy file; the log is recorded by name."""
@@ -59,7 +60,6 @@ class ReplayArguments(EpisodeArguments):
 
     reward_metric: str = "em"  # of router_r1: "em" (quality ≥ 0.999) or "f1" (quality as recorded)
     reward_window: str = "frozen"  # of router_r1: "frozen" on train, or "running" over the last 1,000 episodes
-    budget_calls: Range | None = None  # hard cap in calls of expensive choices, or a range drawn uniformly
     repeat: str = "mask"  # attempts used up: "mask", or the "same" answer again; no effect where states never recur
     missing: str = "error"  # unrecorded (state, choice): "error" refuses partial logs, "mask" masks them
     featuriser: str = "hashed"  # of texts: "hashed" or "minilm"

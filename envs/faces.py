@@ -11,7 +11,6 @@ from gymnasium.vector.utils import batch_space
 
 from rlroute.draws import key_from_seed
 from rlroute.envs.arguments import parse_arguments
-from rlroute.envs.episodes import EpisodeDynamics
 from rlroute.layout import Layout
 from rlroute.rewards import VECTOR_NAMES
 
@@ -45,7 +44,7 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
         "render_fps": 1,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
-    dynamics_type: ClassVar[type[EpisodeDynamics]]
+    dynamics_type: ClassVar[Any]  # a concrete EpisodeDynamics
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
         if num_envs < 1:
             raise ValueError(f"num_envs={num_envs!r}: expected at least 1")
         parsed = parse_arguments(self.dynamics_type.arguments_type, arguments)
-        self.dynamics = self.dynamics_type(parsed, num_envs)
+        self.dynamics: Any = self.dynamics_type(parsed, num_envs)  # of that type
         self.num_envs = num_envs
         self.autoreset = mode
         self.metadata = {**type(self).metadata, "autoreset_mode": mode}
@@ -156,7 +155,7 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
                 raise ValueError(f"action {given[slot]} of slot {slot}: expected a whole number from 0 to {size - 1}")
         return given.astype(np.int64, copy=False)
 
-    def render(self) -> tuple[Any, ...] | None:  # type: ignore[override]
+    def render(self) -> tuple[Any, ...] | None:
         """The state of every slot: as text with render_mode="ansi", as a picture with "rgb_array"."""
         if self.render_mode is None:
             gym.logger.warn('render() does nothing without render_mode="ansi"')
@@ -226,7 +225,8 @@ class ReplayEnv(gym.Env):
         return self.batch.layout
 
     @property
-    def dynamics(self) -> EpisodeDynamics:
+    def dynamics(self) -> Any:
+        """The family's dynamics, a batch of one."""
         return self.batch.dynamics
 
     def action_masks(self) -> np.ndarray:

@@ -42,7 +42,7 @@ class LiveEpisode(ABC):
         for section, kind in cls.sections.items():
             policy.value(section, kind=kind)
         policy.value("arguments", "obs")
-        ranges = [
+        ranges: list[Any] = [
             None if name in cls.foreign_terms else policy.value("arguments", argument)
             for name, argument in TRAINED.items()
         ]
@@ -72,7 +72,8 @@ class LiveEpisode(ABC):
     def _terms(self, given: Mapping[str, float | None]) -> Terms:
         terms = Terms.empty(1)
         for name, argument in TRAINED.items():
-            value, trained = given[name], self.arguments.get(argument)
+            value = given[name]
+            trained: Any = self.arguments.get(argument)
             if value is not None:
                 self._refuse_or_note(name, value, trained)
                 getattr(terms, name)[:] = value

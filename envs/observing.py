@@ -89,7 +89,7 @@ def money_feature(amount: np.ndarray, unit: float) -> np.ndarray:
     return np.clip(np.log2(np.maximum(amount / unit, 1e-9)) / 8.0, -1.0, 1.0)
 
 
-def penalty_feature(weight: np.ndarray, amount: np.ndarray, unit: float) -> np.ndarray:
+def penalty_feature(weight: np.ndarray, amount: np.ndarray, unit: float | np.ndarray) -> np.ndarray:
     """An amount as the reward will count it, weight · amount / unit, at most 4."""
     return np.clip(weight * amount / unit, 0.0, PENALTY_CEILING)
 

@@ -1,7 +1,8 @@
 """The main job: train a router on a log, and see on `test` what it is worth. ``make demo`` runs this.
 
 Without ``--log`` it trains a preference-conditioned ThinkRoute router and a budget-conditioned BudgetRoute router on
-the built-in logs, side by side in two processes. With ``--log PATH`` it trains the ThinkRoute router on that log, or
+the built-in logs, side by side in two processes, and plays the references of the other families. With
+``--log PATH`` it trains the ThinkRoute router on that log, or
 on a recording that one of the importers knows. A log or a path that cannot be used ends it with status 2.
 """
 
@@ -27,6 +28,7 @@ from rlroute.evaluation import Setting
 WEIGHTS = (0.03, 0.1, 0.2, 0.5, 1.0)
 CAPS = (2, 3, 4)
 TRAINED = "trained router"
+PROCESSES = 2  # longest jobs first
 STEPS_PER_TASK = 400  # of training, on a log that is not built in
 
 
@@ -40,6 +42,7 @@ class Job:
     ranges: dict[str, Any]  # what is drawn per episode in training, and set by `settings` in the contest
     settings: tuple[Setting, ...]
     training: dict[str, Any]  # of PPOArguments; what worth/runs.yaml uses, where the same router is trained there
+    trains: bool = True  # else the family's references are played alone
 
 
 THINK = Job(
@@ -59,6 +62,16 @@ BUDGET = Job(
     training={"total_steps": 3_000_000, "num_envs": 1024, "minibatch": 8192, "learning_rate": 2e-3},
 )
 
+TOOLS = Job(
+    folder="tool_graph",
+    env_id="rlroute:rlroute/ToolGraph-v0",
+    arguments={"log": "stochastic-small"},
+    ranges={},
+    settings=tuple(Setting.model_cost(c) for c in (0.02, 0.1, 0.3)),
+    training={},
+    trains=False,
+)
+
 
 def run(job: Job, out: Path, seed: int, queue: Any) -> Any:
     """Train, then compete; puts (folder, stage, share done) into `queue` and returns the study."""
@@ -69,15 +82,18 @@ def run(job: Job, out: Path, seed: int, queue: Any) -> Any:
     def training(done: int, total: int, metrics: dict[str, float]) -> None:
         queue.put((job.folder, "train", done / total))
 
-    arguments = PPOArguments(seed=seed, **job.training)
-    policy = train(job.env_id, {**job.arguments, **job.ranges}, out / job.folder, arguments, training)
+    trained = {}
+    if job.trains:
+        arguments = PPOArguments(seed=seed, **job.training)
+        policy = train(job.env_id, {**job.arguments, **job.ranges}, out / job.folder, arguments, training)
+        trained[TRAINED] = load_policy(policy)
     shares = [0.0]
 
     def competing(share: float) -> None:
         shares[0] += share
         queue.put((job.folder, "evaluate", shares[0]))
 
-    return contest(job.env_id, job.arguments, job.settings, {TRAINED: load_policy(policy)}, progress=competing)
+    return contest(job.env_id, job.arguments, job.settings, trained, progress=competing)
 
 
 def find_log(path: str) -> str:
@@ -101,6 +117,8 @@ def prepare(job: Job, console: Console) -> Job:
     from rlroute.log import load_log
     from rlroute.splits import SPLITS
 
+    if not job.trains:
+        return job
     log = load_log(job.arguments["log"])
     arrays = log.arrays
     sizes = f"{arrays.num_states:,} states, {arrays.num_choices} choices, {arrays.num_responses:,} responses"
@@ -128,7 +146,7 @@ def watch(jobs: list[Job], futures: list[Future[Any]], queue: Any, console: Cons
         bars = {
             (job.folder, stage): progress.add_task(f"{job.folder}: {stage}", total=1.0, start=stage == "train")
             for job in jobs
-            for stage in ("train", "evaluate")
+            for stage in (("train", "evaluate") if job.trains else ("evaluate",))
         }
         while not all(future.done() for future in futures) or not queue.empty():
             if queue.empty():
@@ -149,7 +167,7 @@ def main() -> int:
 
     console, began = Console(), time.perf_counter()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    jobs = [THINK, BUDGET]
+    jobs = [BUDGET, THINK, TOOLS]
     try:
         if options.log:
             jobs = [replace(THINK, arguments={"log": find_log(options.log)}, training={})]
@@ -162,7 +180,7 @@ def main() -> int:
         return BAD_INPUT
 
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(len(jobs), mp_context=context) as pool:
+    with context.Manager() as manager, ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
         queue = manager.Queue()
         futures = [pool.submit(run, job, options.out, options.seed, queue) for job in jobs]
         watch(jobs, futures, queue, console)

@@ -189,6 +189,7 @@ class Result:
     weight: float | None = None
     budget_calls: float | None = None
     budget_usd: float | None = None
+    model_cost: float | None = None
     success: float | None = None
     violation_rate: float | None = None
     overspend_usd: float | None = None
@@ -259,6 +260,7 @@ class Evaluation:
             weight=setting.value if setting.kind == "weight" else None,
             budget_calls=setting.value if setting.kind == "budget_calls" else None,
             budget_usd=setting.value if setting.kind == "budget_usd" else None,
+            model_cost=setting.value if setting.kind == "model_cost" else None,
             success=optional(score.success),
             violation_rate=optional(score.violation),
             overspend_usd=optional(score.overspend_usd),

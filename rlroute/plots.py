@@ -1,4 +1,5 @@
-"""The frontier plot: cost against quality of a query router, success against the cap of a budget router.
+"""The frontier plot: cost against quality of a query router, success against the cap of a budget router, utility
+against the price of a model call on tool graphs.
 
 It is drawn from the `results` of ``metrics.json`` alone (a list of plain dicts), so it can be redrawn from
 the file.
@@ -6,7 +7,7 @@ the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,32 @@ CROWDED = 8  # more single choices than this are named only on the frontier
 
 
 def plot_frontier(results: Sequence[Row], path: str | Path) -> Path:
-    """Write a PNG with one panel for weights and one for caps, whichever the results hold."""
+    """Write a PNG with a panel for every family, log and kind of setting that the results hold."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    weighted = [r for r in results if r.get("weight") is not None]
-    capped = [r for r in results if r.get("budget_calls") is not None or r.get("budget_usd") is not None]
-    panels = [(draw, rows) for draw, rows in ((draw_weights, weighted), (draw_caps, capped)) if rows]
+    kinds: dict[Any, Callable[[Any, Sequence[Row]], None]] = {
+        "weight": draw_weights,
+        "budget_calls": draw_caps,
+        "budget_usd": draw_caps,
+        "model_cost": draw_model_costs,
+    }
+    panels: dict[tuple[str, str, str], list[Row]] = {}
+    for row in results:
+        for kind in kinds:
+            if row.get(kind) is not None:
+                panels.setdefault((str(row["family"]), str(row["log"]), kind), []).append(row)
     if not panels:
-        raise ValueError("no result at a weight or under a cap: nothing to plot")
-    figure, axes = plt.subplots(1, len(panels), figsize=(8.6 * len(panels), 5.2), squeeze=False)
-    for axis, (draw, rows) in zip(axes[0], panels, strict=True):
-        draw(axis, rows)
+        raise ValueError("no result at a weight, under a cap or at a price of model calls: nothing to plot")
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(8.6 * columns, 5.2 * lines), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, ((_, _, kind), rows) in zip(axes.flat, panels.items(), strict=False):
+        kinds[kind](axis, rows)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25, linewidth=0.6)
     figure.tight_layout()
@@ -102,6 +115,16 @@ def draw_caps(axis: Any, rows: Sequence[Row]) -> None:
     axis.set_title(_title(part, "hard caps"))
     if calls:
         axis.set_xticks(sorted({r[key] for r in part}))
+    axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def draw_model_costs(axis: Any, rows: Sequence[Row]) -> None:
+    """Utility on a tool graph against what a model call costs."""
+    _lines(axis, rows, "model_cost", "reward", interval="ci95")
+    axis.set_xscale("log")
+    axis.set_xlabel("price of a model call (utility, log scale)")
+    axis.set_ylabel("mean utility")
+    axis.set_title(_title(rows, "prices of a model call"))
     axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 

@@ -278,7 +278,7 @@ def test_plot_draws_weights_and_caps_from_the_results_alone(tmp_path: Path) -> N
 def test_a_score_for_every_setting_is_demanded() -> None:
     evaluation = Evaluation("f", "l", "test", WEIGHTS, 1.0)
     with pytest.raises(ValueError, match="1 scores for 3 settings"):
-        evaluation.add("a", "reference", [Score(np.arange(2), *(np.zeros(2) for _ in range(3)))])
+        evaluation.add("a", "reference", [Score(np.arange(2), np.zeros(2), np.zeros(2), np.zeros(2))])
 
 
 def test_random_play_is_worse_than_the_best_single_choice() -> None:

@@ -103,14 +103,14 @@ def test_caps_are_recorded_as_they_were_drawn() -> None:
 
 
 def test_violations_and_overspend_are_those_of_the_caps() -> None:
-    columns = {field.name: np.zeros(4) for field in fields(Episodes)}
+    columns = {field.name: np.zeros(4) for field in fields(Episodes) if field.name != "extra"}
     columns |= {
         "cost_usd": np.array([1.0, 1.0, 1.0 + 1e-12, 3.0]),
         "budget_usd": np.array([np.inf, 1.0, 1.0, 2.5]),
         "expensive_calls": np.array([9, 3, 3, 3]),
         "budget_calls": np.array([np.inf, 2, 3, 3]),
     }
-    episodes = Episodes(**columns)
+    episodes = Episodes(**columns, extra={})
     assert episodes.violation.tolist() == [False, True, False, True]
     assert_allclose(episodes.overspend_usd, [0, 0, 0, 0.5], atol=1e-9)
 

@@ -280,7 +280,8 @@ class ToolGraphDynamics(EpisodeDynamics):
     # -- what a policy sees -------------------------------------------------------------------------------------
 
     def write_action_mask(self, mask: np.ndarray) -> None:
-        mask[:, CONSULT] = mask[:, ESCALATE] = mask[:, FINISH] = 1
+        mask[:, ESCALATE] = mask[:, FINISH] = 1
+        mask[:, CONSULT] = self.progress.model_calls < self.terms.budget_calls
         mask[:, DEMOTE] = self.progress.goal(self.progress.goal_rank + 1) >= 0
         mask[:, FIRST_CALL:] = self.callable
 

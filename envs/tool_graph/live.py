@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
-from typing import ClassVar
 
 import numpy as np
 
@@ -29,8 +28,6 @@ ONE = np.zeros(1, np.int64)  # the only slot
 
 class ToolGraphLive(LiveEpisode):
     """A batch of one whose tools are called for real."""
-
-    foreign_terms: ClassVar[dict[str, str]] = {"budget_calls": "a price of model calls in training, or budget_usd"}
 
     @classmethod
     def check(cls, policy: TrainedPolicy) -> None:
@@ -106,6 +103,7 @@ class ToolGraphLive(LiveEpisode):
     def action_mask(self) -> np.ndarray:
         progress = self._now[1]
         context = np.ones((1, len(CONTEXT_ACTIONS)), np.int8)
+        context[:, CONTEXT_ACTIONS.index("consult")] = progress.model_calls < self.terms.budget_calls
         context[:, CONTEXT_ACTIONS.index("demote")] = progress.goal(progress.goal_rank + 1) >= 0
         return np.concatenate([context, self.callable().astype(np.int8)], axis=1)
 

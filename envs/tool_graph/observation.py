@@ -9,7 +9,7 @@ from rlroute.envs.observing import money_feature, penalty_feature, weight_featur
 from rlroute.envs.terms import Terms
 from rlroute.envs.tool_graph.costs import BLOCKED, ways_through
 from rlroute.envs.tool_graph.faults import REGIME_NAMES
-from rlroute.envs.tool_graph.progress import UNKNOWN, Progress
+from rlroute.envs.tool_graph.progress import Progress
 from rlroute.layout import Feature, Layout
 
 CONTEXT_ACTIONS = ("consult", "demote", "escalate", "finish")
@@ -24,7 +24,7 @@ DYNAMIC = ("callable", "executed", "known_down", "alarm")
 
 def make_layout(num_tools: int, index: bool = False) -> Layout:
     """The observation of ToolGraph for graphs of up to `num_tools`."""
-    context = (
+    context: tuple[Feature, ...] = (
         observing.COST_WEIGHT,
         observing.LATENCY_WEIGHT,
         observing.SPENT,
@@ -34,7 +34,7 @@ def make_layout(num_tools: int, index: bool = False) -> Layout:
         Feature("model_calls", "share of 7"),
         Feature("steps", "actions / 4 · tools", 0, 1),
         Feature("risk", "probability that irreversible effects do harm"),
-        Feature("risk_known", "flag"),
+        Feature("calls_left", "model calls in the budget, share of 7"),
         Feature("goal_value", "of the current goal"),
         Feature("goal_executed", "flag"),
         Feature("doubt", "probability that some executed tool gave a bad output"),
@@ -43,7 +43,7 @@ def make_layout(num_tools: int, index: bool = False) -> Layout:
         Feature("can_demote", "flag"),
         Feature("blocked", "flag: no way to the goal is open"),
     )
-    choice = (
+    choice: tuple[Feature, ...] = (
         Feature("present", "flag"),
         observing.WEIGHTED_PRICE,
         observing.LATENCY,
@@ -128,14 +128,14 @@ def write_observation(
         context=(
             weight_feature(terms.cost_weight),
             weight_feature(terms.latency_weight),
-            np.clip(terms.cost_weight * progress.spent_usd / cheapest, 0.0, observing.PENALTY_CEILING),
+            penalty_feature(terms.cost_weight, progress.spent_usd, cheapest),
             money_feature(usd_left / cheapest, 1.0),
             np.isfinite(usd_left),
             np.minimum(progress.model_cost, 1.0),
             np.minimum(progress.model_calls / MANY_MODEL_CALLS, 1.0),
             np.minimum(progress.steps / (4.0 * num_tools), 1.0),
             progress.risk_belief,
-            progress.known_risk != UNKNOWN,
+            np.minimum((terms.budget_calls - progress.model_calls) / MANY_MODEL_CALLS, 1.0),
             progress.goal_value(progress.goal_rank),
             progress.executed[rows, goal],
             1.0 - np.prod(1.0 - doubted, axis=1),
