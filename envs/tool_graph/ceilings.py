@@ -116,9 +116,9 @@ def add_ceilings(
 ) -> None:
     """Clairvoyant, and latent-knowing where it can be computed, on the same draws as all other policies.
 
-    Both suppose fixed weights, prices and caps of model calls, no budget in USD, no weight of latency and no early time limit; latent-knowing
-    moreover one regime whose faults last, and graphs of at most 10 tools. Where that is not so at every setting, they
-    are left out.
+    Both suppose fixed weights, prices and caps of model calls, no budget in USD, no weight of latency and no early time
+    limit; latent-knowing moreover one regime whose faults last, and graphs of at most 10 tools. Where that is not so
+    at every setting, they are left out.
     """
     known, believed = [], []
     for setting in settings:

@@ -38,7 +38,16 @@ class GraphParameters:
     risk: float = 0.12  # prior probability that irreversible effects do harm
 
 
-STOCHASTIC = GraphParameters(seed=20261, num_graphs=600, tools=(8, 40))
+STOCHASTIC = GraphParameters(
+    seed=20261,
+    num_graphs=600,
+    tools=(8, 40),
+    reliability=(0.90, 0.995),
+    widths=(0.1, 0.45, 0.45),
+    effect_share=0.2,
+    outage=(0.02, 0.12),
+    risk=0.08,
+)
 SMALL = GraphParameters(seed=20262, num_graphs=600, tools=(6, 8))
 
 

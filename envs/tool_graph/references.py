@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rlroute.envs.tool_graph.dynamics import CONSULT, DEMOTE, ESCALATE, FINISH, FIRST_CALL
-from rlroute.envs.tool_graph.graph import ToolGraph, members
+from rlroute.envs.tool_graph.graph import ToolGraph
 from rlroute.envs.tool_graph.healing import HealingRouter, Knobs, PaperHealing, SlotPolicy, plan_from
 from rlroute.envs.tool_graph.plans import INFINITE, cheapest_completion
 from rlroute.policies import Actions, Array, Policy
@@ -93,59 +93,37 @@ class ToolChainAStar(SlotPolicy):
         sight = self.see(slot)
         if sight.executed >> sight.goal & 1:
             return FINISH
-        own = tuple(tool.cost_usd + 1e-9 for tool in sight.graph.tools)
-        tool = first_of_cheapest(sight.graph, sight.goal, sight.executed, sight.down, own)
+        tool = first_of_cheapest(sight.graph, sight.goal, sight.executed, sight.down)
         if tool is None:
             return DEMOTE if sight.degraded >= 0 else ESCALATE
         return FIRST_CALL + tool
 
 
 @cache
-def first_of_cheapest(
-    graph: ToolGraph, goal: int, executed: int, down: int, own: tuple[float, ...], most: int = 20_000
-) -> int | None:
+def first_of_cheapest(graph: ToolGraph, goal: int, executed: int, down: int) -> int | None:
     """The first tool of the cheapest sequence that executes `goal`, by A*; None where there is none.
 
-    f = cost so far + the price of the dearest chain still needed, which is never too much. After `most` expansions the
-    best sequence open so far is followed.
+    f = cost so far + price of the cheapest completion. That heuristic is exact, so next to nothing but the best
+    sequence is expanded.
     """
-    ahead = _dearest_chain(graph, own)
+    own = [tool.cost_usd + 1e-9 for tool in graph.tools]  # of two free sequences the shorter one
     queue: list[tuple[float, float, int, int]] = [(0.0, 0.0, executed, -1)]
     best = {executed: 0.0}
-    for _ in range(most):
-        if not queue:
-            return None
-        _, spent, done, first = heapq.heappop(queue)
+    while queue:
+        _, minus_spent, done, first = heapq.heappop(queue)
         if done >> goal & 1:
             return first
-        if spent > best.get(done, INFINITE):
-            continue
         for t in range(graph.size):
             if (done | down) >> t & 1 or not graph.callable(t, done) or graph.repeats_effect(t, done):
                 continue
-            cost = spent + own[t] + graph.call_cost_usd(t, done) - graph.tools[t].cost_usd
+            cost = own[t] - minus_spent + graph.call_cost_usd(t, done) - graph.tools[t].cost_usd
             following = done | 1 << t
-            if cost < best.get(following, INFINITE):
+            ahead = cheapest_completion(graph, goal, following, down, own)
+            if ahead is not None and cost < best.get(following, INFINITE):
                 best[following] = cost
-                heuristic = ahead(goal, following)
-                heapq.heappush(queue, (cost + heuristic, cost, following, t if first < 0 else first))
-    return queue[0][3] if queue else None
-
-
-def _dearest_chain(graph: ToolGraph, own: tuple[float, ...]) -> Any:
-    """A function (goal, executed) → least price of executing the goal if every `all` join needed its dearest input."""
-
-    def of(goal: int, executed: int) -> float:
-        reach = [0.0] * graph.size
-        for t in range(goal + 1):
-            if executed >> t & 1:
-                continue
-            inputs = [reach[p] for p in members(graph.predecessors[t])]
-            pick = max if graph.tools[t].join == "all" else min
-            reach[t] = own[t] + (pick(inputs) if inputs else 0.0)
-        return reach[goal]
-
-    return of
+                total = round(cost + ahead.cost, 9)  # of equal totals the one that has come farthest
+                heapq.heappush(queue, (total, -cost, following, t if first < 0 else first))
+    return None
 
 
 class AtOnce:
