@@ -11,7 +11,7 @@ replayed; utility, risk, monitors and generated graphs are [ours].
 
 | action | what it does | masked |
 |---|---|---|
-| consult | a model call: shows the health of all tools, bad outputs, and whether there is a risk | no `budget_calls` left |
+| consult | a model call: shows the health of all tools, bad outputs, and if there is a risk | no `budget_calls` left |
 | demote | from now on the next degraded goal counts | after the last |
 | escalate | hand over to a person; the episode ends | never |
 | finish | claim the current goal; the episode ends | never |

@@ -75,6 +75,7 @@ class ToolGraphDynamics(EpisodeDynamics):
         self.outcome = np.zeros(num_envs, np.int64)  # index of STATES
         self.repeated_effects = np.zeros(num_envs, np.int64)
         self.risk_breaches = np.zeros(num_envs, np.int64)
+        self.walk: list[list[tuple[int, bool]]] = [[] for _ in range(num_envs)]  # tools called, whether they succeeded
         self._consulted = np.zeros(num_envs, np.int64)  # in the latest step
         self._harms = np.zeros(num_envs, np.int64)  # in the latest step
 
@@ -181,6 +182,8 @@ class ToolGraphDynamics(EpisodeDynamics):
         progress.risk_alarm[which] = self.faults.risk_alarm[which]
         progress.alarm[which] = self._alarms()[which]
         self.good[which] = False
+        for slot in which:
+            self.walk[slot] = []
         self.outcome[which] = self.repeated_effects[which] = self.risk_breaches[which] = 0
 
     def _impose(self, which: np.ndarray, task: np.ndarray) -> None:
@@ -232,6 +235,8 @@ class ToolGraphDynamics(EpisodeDynamics):
         vector[:, COST_USD] = progress.call_cost_usd[which, tool]
         vector[:, LATENCY_S] = progress.table.latency_s[which, tool]
         breach = succeeded & self.faults.risk[which] & (progress.table.effect[which, tool] >= 0)
+        for slot, called, well in zip(which.tolist(), tool.tolist(), succeeded.tolist(), strict=True):
+            self.walk[slot].append((called, well))
         repeated = progress.called(which, tool, succeeded, vector[:, COST_USD])
         self.good[which, tool] = np.where(succeeded, ~wrong, self.good[which, tool])
         self.repeated_effects[which] += repeated
@@ -313,6 +318,14 @@ class ToolGraphDynamics(EpisodeDynamics):
             f"alarms: {listed(progress.alarm)}; model calls: {progress.model_calls[slot]}",
             f"outcome: {STATES[self.outcome[slot]]}; repeated effects: {self.repeated_effects[slot]}",
         ]
+
+    def picture(self, slot: int) -> np.ndarray:
+        from rlroute.envs.tool_graph.render import draw_walk
+
+        task = self.suite.task_of(int(self.task[slot]))
+        ended = STATES[self.outcome[slot]] if self.outcome[slot] else "under way"
+        title = f"{task.id}: {ended}, {self.totals.cost_usd[slot]:.3g} USD, {self.model_calls[slot]} model calls"
+        return draw_walk(task.graph, self.walk[slot], title)
 
     def policy_card(self) -> dict[str, Any]:
         names = [f"tool {t}" for t in range(self.num_tools)]
