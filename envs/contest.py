@@ -18,10 +18,10 @@ NUM_SLOTS = 1024
 
 
 def vector_env(env_id: str, split: str, num_envs: int = NUM_SLOTS, **arguments: Any) -> Any:
-    """A native vector environment whose finished slots idle, as rollouts want it."""
+    """A native vector environment whose finished slots idle, as rollouts want it, unless `autoreset` says otherwise."""
     module, name = entry(env_id).vector_entry_point.split(":")
     kind = getattr(import_module(module), name)
-    return kind(num_envs, autoreset="disabled", split=split, **arguments)
+    return kind(num_envs, **{"autoreset": "disabled", "split": split, **arguments})
 
 
 def contest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,33 +29,30 @@ UNEXPLAINED = {"T4", "T5"}  # cells of the paper that no reconstruction of ours 
 
 
 @pytest.fixture(scope="module")
-def run() -> Any:
+def scenarios() -> Any:
     """The experiment as a module; experiments are scripts, not a package."""
     sys.path.insert(0, str(ROOT / "experiments" / "healing"))
     try:
-        import run  # type: ignore[import-not-found]
-
-        yield run
+        yield import_module("scenarios")
     finally:
         sys.path.pop(0)
-        sys.modules.pop("run", None)
 
 
-def test_every_cell_of_the_codes_table_follows_from_graphs_and_outages(run: Any) -> None:
+def test_every_cell_of_the_codes_table_follows_from_graphs_and_outages(scenarios: Any) -> None:
     expected = {}
     for cell in CODE.replace("\n", "|").split("|"):
         if cell.strip():
             name, calls, reroutes, react, static = cell.split()
             expected[name] = (int(calls), int(reroutes), int(react), static)
-    *rows, total = run.code_table()
+    *rows, total = scenarios.code_table()
     found = {r["id"]: (r["model_calls"], r["reroutes"], r["react_calls"], r["static"]) for r in rows}
     assert found == expected
     assert (total["model_calls"], total["reroutes"], total["react_calls"]) == (9, 24, 123)
     assert total["static"] == "3 silent"
 
 
-def test_the_reconstruction_gives_the_papers_cells_but_for_two(run: Any) -> None:
-    rows = run.paper_table()
+def test_the_reconstruction_gives_the_papers_cells_but_for_two(scenarios: Any) -> None:
+    rows = scenarios.paper_table()
     assert {row["id"] for row in rows if row["published"] != row["ours"]} == UNEXPLAINED
     assert [sum(row["published"][k] for row in rows) for k in (0, 1)] == [9, 123]
 
@@ -71,8 +69,8 @@ def test_the_papers_outage_of_stripe_and_email_costs_two_units_more() -> None:
     assert (whole.cost, around.cost) == (4.0, 6.0)
 
 
-def test_honest_accounting_sees_what_the_code_calls_handled(run: Any) -> None:
-    rows = {row["policy"]: row for row in run.honest_table("healing-19")}
+def test_honest_accounting_sees_what_the_code_calls_handled(scenarios: Any) -> None:
+    rows = {row["policy"]: row for row in scenarios.honest_table("healing-19")}
     healing = rows["healing router (κ = 0, consult)"]
     assert sum(healing[name] for name in ("goal", "demoted", "escalated", "silent", "stopped")) == 19
     assert healing["goal"] == 12, "the goal node can be reached in 12 of the 19 scenarios"

@@ -25,7 +25,7 @@ def test_a_failure_and_a_reroute_change_the_picture() -> None:
     assert walked[0].dtype == np.uint8
     assert walked[0].ndim == 3
     assert walked[0].shape[2] == 3
-    assert not np.array_equal(*walked)
+    assert not np.array_equal(walked[0], walked[1])
     assert np.array_equal(walked[0], draw_walk(graph, [(0, True), (1, True)], "t"))
 
 

@@ -176,8 +176,18 @@ def parse_yaml(text: str, source: str) -> Any:
     """Plain data from YAML; a `GraphError` if it is none."""
     import yaml
 
+    class OnceLoader(yaml.SafeLoader):
+        """YAML keeps the last of two entries with one key; here that is a fault."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+            twice = [key for i, key in enumerate(keys) if key in keys[:i]]
+            if twice:
+                raise yaml.constructor.ConstructorError(None, None, f"found {twice[0]!r} twice", node.start_mark)
+            return super().construct_mapping(node, deep=deep)
+
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, OnceLoader)
     except yaml.YAMLError as error:
         raise GraphError(source, "(the text)", f"{type(error).__name__}: {error}", "YAML") from error
 

@@ -1,6 +1,6 @@
 """Self-Healing Router's 19 scenarios, by the rules of its code and under an accounting that hides nothing.
 
-    python experiments/healing/run.py
+    python experiments/healing/scenarios.py
 
 Prints and writes ``results/healing.md`` and ``.json``: the code's table (model calls, reroutes, ReAct calls, static
 outcome), computed from graphs and outages; the paper's table beside what our reconstruction gives; and the same 19
