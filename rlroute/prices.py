@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 ROUTER_R1 = "Router-R1 (arXiv 2506.09033), price table of its code"
+GPT_5 = "list prices of GPT-5 (platform.openai.com)"
 GPT_4_1 = "list prices of the GPT-4.1 family (platform.openai.com)"
 
 # Errors that providers do not charge for begin like this: 429 and 5xx.
@@ -47,6 +48,7 @@ PRICES: dict[str, Price] = {
     "gemma-2-27b-it": _output_only(0.80),
     "palmyra-creative-122b": _output_only(1.80),
     "llama3-chatqa-1.5-8b": _output_only(0.18),
+    "gpt-5": Price(1.25, 10.0, 0.125, GPT_5, "2025-08-07"),
     "gpt-4.1": Price(2.0, 8.0, 0.50, GPT_4_1, "2025-04-14"),
     "gpt-4.1-mini": Price(0.40, 1.60, 0.10, GPT_4_1, "2025-04-14"),
 }

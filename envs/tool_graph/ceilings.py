@@ -2,8 +2,8 @@
 
 `clairvoyant` knows all faults and the risk of an episode: the dearest of its ends, less the cheapest way there, by
 exact search up to 10 tools and by mixed-integer programming beyond. A tool counts as usable if it is healthy at any
-step, so where faults come and go it is an upper bound. `latent-knowing` is the expected utility of the belief-optimal
-policy of `belief` given the first readings of an episode's monitors.
+step, so where faults come and go it is an upper bound. `latent-knowing` is the belief-optimal policy of `belief`, which
+knows the probabilities of an episode but no draw, played on the draws that all others meet.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 
 from rlroute.draws import Stream, integers
 from rlroute.envs.terms import ends
-from rlroute.envs.tool_graph.belief import LARGEST, BeliefOptimal, Prices, health_prior, is_static
-from rlroute.envs.tool_graph.faults import NEVER, SCENARIO, Faults, risk_belief
+from rlroute.envs.tool_graph.belief import LARGEST, BeliefOptimalPolicy, is_static
+from rlroute.envs.tool_graph.faults import NEVER, SCENARIO, Faults
 from rlroute.envs.tool_graph.graph import ToolGraph, members
 from rlroute.envs.tool_graph.plans import Plan, cheapest_completion
 from rlroute.envs.tool_graph.suites import STATES
 from rlroute.envs.tool_graph.utility import ESCALATED_VALUE
-from rlroute.evaluation import Evaluation, MakeEnv, Setting
+from rlroute.evaluation import Evaluation, MakeEnv, Setting, evaluate
 from rlroute.rollout import places
 
 
@@ -120,71 +120,43 @@ def add_ceilings(
     limit; latent-knowing moreover one regime whose faults last, and graphs of at most 10 tools. Where that is not so
     at every setting, they are left out.
     """
-    known, believed = [], []
+    known, solvable = [], True
     for setting in settings:
         env = make_env(evaluation.split, **setting.arguments)
         dynamics = env.dynamics
         if not _is_plain(dynamics):
             return
+        solvable &= _is_solvable(dynamics)
         env.reset(seed=seed)  # the key of the rollouts
-        drawn = [_Drawn(env, episodes, repetition) for repetition in range(episodes)]
-        known.append(np.concatenate([one.clairvoyant() for one in drawn], axis=1))
-        if _is_solvable(dynamics):
-            believed.append(np.concatenate([one.belief_optimal() for one in drawn]))
+        known.append(np.concatenate([clairvoyants(env, episodes, r) for r in range(episodes)], axis=1))
     group = np.tile(dynamics.arrays.group[dynamics.roots], episodes)
-    if len(believed) == len(settings):
-        reward = np.array(believed)
-        nothing = np.full_like(reward, np.nan)  # expected utilities: what they are made of is not known apart
-        evaluation.add_ceiling("latent-knowing", group, nothing, nothing, reward)
     table = np.array(known)  # (settings, 3, M)
     evaluation.add_ceiling("clairvoyant", group, table[:, 1], table[:, 2], table[:, 0])
+    if solvable:
+        played = {"latent-knowing": BeliefOptimalPolicy()}
+        evaluate(make_env, settings, played, evaluation.split, episodes, seed, "ceiling", into=evaluation)
 
 
-class _Drawn:
-    """What `rollout` will draw when it plays every task for one repetition."""
-
-    def __init__(self, env: Any, episodes: int, repetition: int) -> None:
-        d = self.dynamics = env.dynamics
-        slot, episode = places(env, len(d.roots), episodes, repetition)
-        self.tasks = d.roots // len(STATES)
-        self.rows = d.tables.rows(self.tasks)
-        self.regime = d.regimes[integers(d.key, len(d.regimes), slot, episode, Stream.REGIME)]
-        self.faults = Faults.none(len(self.tasks), d.num_tools)
-        everyone = np.arange(len(self.tasks))
-        self.faults.draw(everyone, self.rows, self.regime, d.key, slot, episode)
-        if d.faults_name == SCENARIO:
-            for i, task in enumerate(self.tasks):
-                scenario = d.suite.tasks[task]
-                down = [scenario.graph.index[name] for name in scenario.down or ()]
-                self.faults.impose(i, down, risk=scenario.risk >= 0.5)
-        self.weight = ends(d.arguments.preference)[0]
-
-    def clairvoyant(self) -> np.ndarray:
-        """(3, M) utility, value of the end and USD."""
-        never = (self.faults.start == 0) & (self.faults.stop == NEVER)
-        found = []
-        for i, task in enumerate(self.tasks):
-            graph = self.dynamics.suite.tasks[task].graph
-            unusable = sum(1 << int(t) for t in np.flatnonzero(never[i]))
-            cheapest = float(self.rows.cheapest_usd[i])
-            found.append(clairvoyant(graph, unusable, bool(self.faults.risk[i]), self.weight, cheapest))
-        return np.array(found).T
-
-    def belief_optimal(self) -> np.ndarray:
-        """(M,) expected utility."""
-        d = self.dynamics
-        alarm = self.faults.alarm(np.zeros(len(self.tasks)), self.regime)
-        risk = risk_belief(self.rows.risk, self.faults.risk_alarm)
-        cap = d.arguments.budget_calls
-        # One consultation shows everything, so a cap matters only where it allows none.
-        model_cost = ends(d.arguments.model_cost)[0] if cap is None or ends(cap)[0] >= 1 else np.inf
-        values = np.empty(len(self.tasks))
-        for i, task in enumerate(self.tasks):
-            graph = d.suite.tasks[task].graph
-            prices = Prices(self.weight, model_cost, float(self.rows.cheapest_usd[i]))
-            prior = health_prior(graph, self.regime[i], alarm[[i], : graph.size])
-            values[i] = BeliefOptimal(graph, prices, prior, risk[[i]]).value[0]
-        return values
+def clairvoyants(env: Any, episodes: int, repetition: int) -> np.ndarray:
+    """(3, M) utility, value of the end and USD, of what `rollout` draws when it plays all tasks for a repetition."""
+    d = env.dynamics
+    slot, episode = places(env, len(d.roots), episodes, repetition)
+    tasks = d.roots // len(STATES)
+    rows = d.tables.rows(tasks)
+    regime = d.regimes[integers(d.key, len(d.regimes), slot, episode, Stream.REGIME)]
+    faults = Faults.none(len(tasks), d.num_tools)
+    faults.draw(np.arange(len(tasks)), rows, regime, d.key, slot, episode)
+    if d.faults_name == SCENARIO:
+        for i, task in enumerate(tasks):
+            d.suite.tasks[task].impose(faults, i)
+    never = (faults.start == 0) & (faults.stop == NEVER)
+    weight = ends(d.arguments.preference)[0]
+    found = []
+    for i, task in enumerate(tasks):
+        unusable = sum(1 << int(t) for t in np.flatnonzero(never[i]))
+        graph, cheapest = d.suite.tasks[task].graph, float(rows.cheapest_usd[i])
+        found.append(clairvoyant(graph, unusable, bool(faults.risk[i]), weight, cheapest))
+    return np.array(found).T
 
 
 def _is_plain(dynamics: Any) -> bool:

@@ -189,9 +189,7 @@ class ToolGraphDynamics(EpisodeDynamics):
     def _impose(self, which: np.ndarray, task: np.ndarray) -> None:
         """The outages that the scenarios name, in place of drawn ones."""
         for slot, number in zip(which, task, strict=True):
-            scenario = self.suite.tasks[number]
-            down = [scenario.graph.index[name] for name in scenario.down or ()]
-            self.faults.impose(int(slot), down, risk=scenario.risk >= 0.5)
+            self.suite.tasks[number].impose(self.faults, int(slot))
 
     def _alarms(self) -> np.ndarray:
         return self.faults.alarm(self.progress.steps, self.progress.regime)

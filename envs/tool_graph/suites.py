@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlroute.envs.tool_graph.faults import Faults
 from rlroute.envs.tool_graph.graph import GraphError, ToolGraph
 from rlroute.envs.tool_graph.table import GraphTable
 from rlroute.splits import SPLITS, split_groups
@@ -33,6 +34,10 @@ class Task:
     text: str
     risk: float = 0.0  # prior probability that irreversible effects do harm
     down: tuple[str, ...] | None = None  # tools that are down, hidden; None: outages are drawn
+
+    def impose(self, faults: Faults, row: int) -> None:
+        """Make `down` and the risk, if it is likelier than not, the hidden state of a row of `faults`."""
+        faults.impose(row, [self.graph.index[name] for name in self.down or ()], risk=self.risk >= 0.5)
 
 
 @dataclass(frozen=True, eq=False)

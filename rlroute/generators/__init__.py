@@ -21,4 +21,10 @@ def _tasks() -> Log:
     return generate()
 
 
-GENERATORS: dict[str, Callable[[], Log]] = {"questions": _questions, "tasks": _tasks}
+def _efforts() -> Log:
+    from rlroute.generators.efforts import generate
+
+    return generate()
+
+
+GENERATORS: dict[str, Callable[[], Log]] = {"questions": _questions, "tasks": _tasks, "efforts": _efforts}

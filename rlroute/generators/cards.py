@@ -69,6 +69,29 @@ def tasks_card(parameters: dict[str, Any]) -> Card:
     )
 
 
+EFFORTS_NOTES = """\
+Modelled: the same tasks as in the log `tasks`, done by one model at three levels of reasoning effort; steps that need \
+no thought, steps that need it, and steps that too much of it spoils; hidden reasoning tokens, billed as completion; \
+the action taken, so that it can be seen which effort would have sufficed. Pass rates, cost, completion tokens and \
+seconds of always low, mid and high follow the ladder of gpt-5 on 225 coding cases (Aider's polyglot leaderboard).
+Not modelled: what the log `tasks` does not model; that a level is a better guess of the next one than chance; \
+reasoning tokens do not depend on how hard a step is. The texts are those of office and household tasks, not of code."""
+
+
+def efforts_card(parameters: dict[str, Any]) -> Card:
+    """Card of the log `efforts`."""
+    return Card(
+        name="efforts",
+        origin=_ORIGIN,
+        licence=_LICENCE,
+        generator="rlroute.generators.efforts",
+        parameters=_plain(parameters),
+        description="Agent tasks as state graphs, one model at low, mid or high reasoning effort at every step.",
+        notes=EFFORTS_NOTES,
+        figures=FIGURES.get("efforts", {}),
+    )
+
+
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
     """Tuples as lists, as YAML gives them back."""
     plain: dict[str, Any] = json.loads(json.dumps(parameters))

@@ -54,6 +54,7 @@ EXTRA = (
 )  # observable numbers
 DEMANDING_GAP = 2.0  # logits by which the expensive model is better at a demanding step
 
+ACTIONS = ("the step", "a wrong step", "another wrong step", "no step at all")  # normalised, where they are recorded
 REPLIES = ("Done.", "That did not work.", "Something broke.")  # text of a reply, by outcome
 
 
@@ -69,6 +70,8 @@ class Model:
     first_token_s: float
     output_tokens_per_s: float
     median_tokens: float  # completion tokens of a step
+    visible_tokens: int | None = None  # of them, the answer; the rest is hidden reasoning. None: no model here reasons
+    kind: str = "model"
 
 
 def _listed(
@@ -218,7 +221,7 @@ class _Graph:
 
 def _demanding(kind: StepKind) -> bool:
     """Whether the choice of the model matters much for a step of this kind."""
-    return kind.ease[1] - kind.ease[0] >= DEMANDING_GAP
+    return max(kind.ease) - kind.ease[0] >= DEMANDING_GAP
 
 
 def _chances(kind: StepKind, burden: float) -> np.ndarray:
@@ -236,7 +239,7 @@ def _choices(parameters: TasksParameters) -> pa.Table:
     return pa.table(
         {
             "name": [m.name for m in models],
-            "kind": ["model"] * len(models),
+            "kind": [m.kind for m in models],
             "description": [m.description for m in models],
             "input_usd_per_mtok": [m.input_usd_per_mtok for m in models],
             "cached_input_usd_per_mtok": [m.cached_input_usd_per_mtok for m in models],
@@ -304,6 +307,15 @@ def _responses(
     acting, choice, attempt = (index.ravel() for index in np.indices(kinds.shape))
     prompt = _prompt_tokens(parameters, graph)[acting]
     kind = kinds.ravel()
+    reasoned = {}
+    if parameters.models[0].visible_tokens is not None:
+        visible = _column(parameters, "visible_tokens").astype(np.int64)[choice]
+        # What makes progress is one and the same action; every mistake is one of its own kind.
+        action = np.where(kind == KINDS.index("progress"), 0, 1 + attempt % 3)
+        reasoned = {
+            "reasoning_tokens": pa.array(np.maximum(completion - visible, 0), pa.int32()),
+            "action": picked(ACTIONS, action),
+        }
     return pa.table(
         {
             "state_id": picked(graph.state_id, np.array(graph.acting)[acting]),
@@ -314,6 +326,7 @@ def _responses(
             "text": picked(REPLIES, kind),
             "prompt_tokens": pa.array(prompt, pa.int32()),
             "completion_tokens": pa.array(completion, pa.int32()),
+            **reasoned,
             "cost_usd": pa.array(_usd(parameters, choice, prompt, completion)),
             "latency_s": pa.array(_seconds(parameters, choice, completion)),
         }
