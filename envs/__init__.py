@@ -34,6 +34,13 @@ REGISTRY = (
         summary="Cheap or expensive model at every step of a task, under a budget (after BoPO).",
     ),
     EnvEntry(
+        id="rlroute/EffortRoute-v0",
+        entry_point="rlroute.envs.effort_route.env:EffortRouteEnv",
+        vector_entry_point="rlroute.envs.effort_route.env:EffortRouteVectorEnv",
+        live="rlroute.envs.effort_route.live:EffortRouteLive",
+        summary="How hard one model should think at every step of a task (after Ares).",
+    ),
+    EnvEntry(
         id="rlroute/ToolGraph-v0",
         entry_point="rlroute.envs.tool_graph.env:ToolGraphEnv",
         vector_entry_point="rlroute.envs.tool_graph.env:ToolGraphVectorEnv",

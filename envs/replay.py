@@ -15,7 +15,7 @@ from rlroute.envs.terms import Range, ends
 from rlroute.features import full_text_features, log_features
 from rlroute.log import load_log
 from rlroute.pool import Pool
-from rlroute.rewards import make_reward
+from rlroute.rewards import Reward, make_reward
 
 # A charge may exceed its reserve by this share: sums and products of prices round. Below what counts as a violation.
 RESERVE_ROUNDING = 1e-10
@@ -34,18 +34,22 @@ class ReplayDynamics(EpisodeDynamics):
         self.prior, self.text = self.features.prior, self.features.text
         if arguments.budget_usd is not None:
             self._refuse_unusable_budget(arguments.budget_usd)
-        self.reward = make_reward(
-            arguments.reward,
-            self.features.reference,
-            metric=arguments.reward_metric,
-            window=arguments.reward_window,
-        )
+        self.reward = self._make_reward()
         self.c_ref, self.l_ref = self.features.reference.cost_usd, self.features.reference.latency_s
 
     @cached_property
     def text_size(self) -> int:
         """Text components that an observation carries."""
         return text_size(self.layout)
+
+    def _make_reward(self) -> Reward:
+        arguments = self.arguments
+        return make_reward(
+            arguments.reward,
+            self.features.reference,
+            metric=arguments.reward_metric,
+            window=arguments.reward_window,
+        )
 
     def scalar_reward(self, vector: np.ndarray, ended: np.ndarray) -> np.ndarray:
         return self.reward(vector, self.totals, ended, self.w_cost, self.w_latency)

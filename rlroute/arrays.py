@@ -58,6 +58,7 @@ class LogArrays:
     prompt_tokens: np.ndarray  # (R,) i32; −1 unknown
     cached_tokens: np.ndarray  # (R,) i32; −1 unknown
     completion_tokens: np.ndarray  # (R,) i32; −1 unknown
+    reasoning_tokens: np.ndarray  # (R,) i32, hidden, among the completion tokens; −1 unknown
     answer_chars: np.ndarray  # (R,) i32, characters of the text, else of the answer
     error: np.ndarray  # (R,) bool
     truncated: np.ndarray  # (R,) bool: completion_tokens reached max_completion_tokens

@@ -164,6 +164,7 @@ def _responses(responses: Source, keys: Keys, choices: dict[str, np.ndarray], nu
     _save(folder, "prompt_tokens_of", _largest(prompt, starts, num_states, num_choices))
     cached = ints(responses.column("cached_tokens"))[order]
     _save(folder, "cached_tokens", cached)
+    save("reasoning_tokens", ints(responses.column("reasoning_tokens")))
 
     billed = ~bools(pc.match_substring_regex(responses.column("error"), UNBILLED))[order]
     cost = floats(responses.column("cost_usd"))[order]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rlroute.keys import Keys
 
 # Bumped when the arrays of the same tables would come out differently.
-ARRAYS_VERSION = 1
+ARRAYS_VERSION = 2
 # Cached properties of a Log that hold tables or memory-mapped arrays.
 READ_AGAIN = ("choices", "states", "responses", "outcomes", "keys", "arrays")
 

@@ -126,7 +126,35 @@ class RouterR1:
         return np.where(ended, np.where(totals.format < 0, -1.0, reward), 0.0)
 
 
-REWARDS = ("linear", "router_r1", "utility")  # utility is that of tool graphs, see rlroute.envs.tool_graph.utility
+REWARDS = (
+    "linear",
+    "router_r1",
+    "ares",  # of EffortRoute, see `ares`
+    "utility",  # of ToolGraph, see rlroute.envs.tool_graph.utility
+)
+ARES_SUCCESS = 5.0
+ARES_STEP = (-0.2, -0.5, -1.0)  # of a step at low, mid and high effort
+
+
+def ares_step_costs(num_levels: int) -> np.ndarray:
+    """(num_levels,) reward of one step by level from the least effort to the most: −0.2, −0.5, −1.0 for three.
+
+    For another number of levels they lie on a geometric line between the ends [ours].
+    """
+    if num_levels == len(ARES_STEP):
+        return np.array(ARES_STEP)
+    return -np.geomspace(-ARES_STEP[0], -ARES_STEP[-1], num_levels)
+
+
+def ares(success: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Ares' reward of whole episodes (arXiv 2603.07915), (N,): 1[success] · (5 + mean over steps of their cost).
+
+    The formula is reconstructed from the paper's numbers [ours]; its −1 for bad format belongs to text. `success` (N,)
+    in {0, 1}; `steps` (N, num_levels) counts the steps at each level, from the least effort to the most. Known faults:
+    failures cost nothing, and since steps are averaged a longer episode costs no more than a short one.
+    """
+    mean = steps @ ares_step_costs(steps.shape[1]) / np.maximum(steps.sum(axis=1), 1)
+    return np.asarray(success * (ARES_SUCCESS + mean))
 
 
 def make_reward(name: str, reference: Reference, *, metric: str = "em", window: str = "frozen") -> Reward:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlroute.generators import GENERATORS, questions, tasks
+from rlroute.generators import GENERATORS, efforts, questions, tasks
 from rlroute.generators.figures import FIGURES
 from rlroute.generators.names import NameDeck
 from rlroute.generators.sampling import draw_kinds, lognormal_tokens, mean_lognormal_tokens
@@ -23,6 +23,7 @@ from rlroute.outcomes import empirical_outcomes, recorded_rows, stored_outcomes
 SMALL = {
     "questions": lambda seed: questions.generate(questions.QuestionsParameters(seed=seed, num_questions=40)),
     "tasks": lambda seed: tasks.generate(tasks.TasksParameters(seed=seed, num_tasks=12)),
+    "efforts": lambda seed: efforts.generate(dataclasses.replace(efforts.DEFAULT, seed=seed, num_tasks=12)),
 }
 
 
@@ -187,7 +188,7 @@ def test_no_name_is_dealt_twice() -> None:
 
 
 def test_card_states_parameters_and_limits(log: Log) -> None:
-    module = {"questions": questions, "tasks": tasks}[log.name]
+    module = {"questions": questions, "tasks": tasks, "efforts": efforts}[log.name]
     assert set(log.card.parameters) == {field.name for field in dataclasses.fields(module.DEFAULT)}
     assert "Modelled:" in log.card.notes
     assert "Not modelled:" in log.card.notes
@@ -240,3 +241,25 @@ def test_task_figures_lie_well_apart() -> None:
         assert at["step_rule"] > max(at["first_large"], at["random_mix"]) + 0.08
         assert at["latent_knowing"] > at["step_rule"] + 0.05
         assert at["clairvoyant"] > at["latent_knowing"] + 0.08
+
+
+def test_efforts_follow_the_real_ladder() -> None:
+    """gpt-5 at low, mid and high effort on 225 coding cases (Aider's polyglot leaderboard), within a tenth or so."""
+    ladder = {  # pass rate, completion tokens, seconds and USD a case
+        "low": (0.813, 3465, 62.4, 0.0461),
+        "mid": (0.867, 6528, 118.7, 0.0786),
+        "high": (0.880, 11660, 194.0, 0.1293),
+    }
+    for name, (passed, tokens, seconds, usd) in ladder.items():
+        figures = FIGURES["efforts"][name]
+        assert figures["success"] == pytest.approx(passed, abs=0.015)
+        assert figures["completion_tokens"] == pytest.approx(tokens, rel=0.05)
+        assert figures["seconds"] == pytest.approx(seconds, rel=0.10)
+        assert figures["cost_usd"] == pytest.approx(usd, rel=0.20)  # ours is without prompt cache
+
+
+def test_more_effort_is_not_always_better() -> None:
+    spoilt = [kind for domain in efforts.DEFAULT.domains for kind in domain.kinds if kind.ease[2] < kind.ease[1] - 1]
+    helped = [kind for domain in efforts.DEFAULT.domains for kind in domain.kinds if kind.ease[2] > kind.ease[0] + 1]
+    assert len(spoilt) == 4
+    assert len(helped) >= 4

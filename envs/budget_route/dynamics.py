@@ -30,7 +30,8 @@ class BudgetRouteDynamics(ReplayDynamics):
     """N episodes of BudgetRoute."""
 
     family: ClassVar[str] = "rlroute/BudgetRoute-v0"
-    arguments_type = BudgetRouteArguments
+    arguments_type: ClassVar[type[BudgetRouteArguments]] = BudgetRouteArguments
+    one_cache: ClassVar[bool] = False  # whether all choices share one prompt cache
     arguments: BudgetRouteArguments
 
     def __init__(self, arguments: BudgetRouteArguments, num_envs: int) -> None:
@@ -39,7 +40,7 @@ class BudgetRouteDynamics(ReplayDynamics):
         self.expensive = self._expensive()
         self.horizon = int(self.arrays.step.max(initial=0))
         self.prompt_cache = self._prompt_cache()
-        self.trace = Trace.start(num_envs, self.pool.size)
+        self.trace = Trace.start(num_envs, self.pool.size, self.one_cache)
         self.calls_left = np.full(num_envs, np.inf)
 
     @property
@@ -93,6 +94,7 @@ class BudgetRouteDynamics(ReplayDynamics):
         self.trace.add(which, action, prompt, cost, latency)
         self.totals.output_cost_usd[which] += np.where(known, completion * self.pool.output_usd[action], cost)
         self.calls_left[which] -= self.expensive[action]
+        self.heard(which, action, row)
 
         following = self.arrays.next_state[row]
         ended = (following < 0) | self.arrays.terminal[following]
@@ -102,6 +104,10 @@ class BudgetRouteDynamics(ReplayDynamics):
         vector[:, COST_USD] = cost
         vector[:, LATENCY_S] = latency
         return vector, ended
+
+    def heard(self, which: np.ndarray, choice: np.ndarray, row: np.ndarray) -> None:
+        """Responses `row` were drawn; for families that keep more of them."""
+        return
 
     # -- what a policy sees -------------------------------------------------------------------------------------
 

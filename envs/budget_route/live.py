@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from rlroute.router import Response
 class BudgetRouteLive(LiveBase):
     """A batch of one whose responses come from providers instead of a log."""
 
+    one_cache: ClassVar[bool] = False  # as in dynamics
+
     @classmethod
     def check(cls, policy: TrainedPolicy) -> None:
         super().check(policy)
@@ -24,7 +27,7 @@ class BudgetRouteLive(LiveBase):
 
     def __init__(self, policy: TrainedPolicy, terms: Mapping[str, float | None]) -> None:
         super().__init__(policy, terms)
-        self.trace = Trace.start(1, self.pool.size)
+        self.trace = Trace.start(1, self.pool.size, self.one_cache)
         self.calls_left = self.terms.budget_calls.copy()
         self.step = np.zeros(1, np.int64)
         self.expensive = np.array([bool(self.constants[f"expensive/{name}"]) for name in self.pool.names])

@@ -25,11 +25,14 @@ class Trace:
     prefix_time_s: np.ndarray  # (N, num_choices) when it last did
     elapsed_s: np.ndarray  # (N,)
     spent_usd: np.ndarray  # (N,)
+    cache_of: np.ndarray  # (num_choices,) which prompt cache a choice uses; equal numbers share one
 
     @classmethod
-    def start(cls, num_envs: int, num_choices: int) -> Trace:
+    def start(cls, num_envs: int, num_choices: int, one_cache: bool = False) -> Trace:
+        """Before anything was done; with `one_cache` all choices share one prompt cache."""
         shape = (num_envs, num_choices)
         return cls(
+            cache_of=np.zeros(num_choices, np.int64) if one_cache else np.arange(num_choices),
             visits=np.zeros(shape, np.int64),
             last=np.full(num_envs, -1),
             prefix_tokens=np.zeros(shape, np.int64),
@@ -59,9 +62,11 @@ class Trace:
     ) -> None:
         self.visits[which, choice] += 1
         self.last[which] = choice
-        self.prefix_tokens[which, choice] = np.maximum(prompt_tokens, 0)
         self.elapsed_s[which] += latency_s
-        self.prefix_time_s[which, choice] = self.elapsed_s[which]
+        same = self.cache_of[choice][:, None] == self.cache_of  # (M, num_choices)
+        processed, now = np.maximum(prompt_tokens, 0)[:, None], self.elapsed_s[which][:, None]
+        self.prefix_tokens[which] = np.where(same, processed, self.prefix_tokens[which])
+        self.prefix_time_s[which] = np.where(same, now, self.prefix_time_s[which])
         self.spent_usd[which] += cost_usd
 
 

@@ -22,7 +22,7 @@ import rlroute.generators
 from rlroute.arrays import LogArrays
 from rlroute.envs.budget_route import ceilings as budget
 from rlroute.envs.think_route import ceilings as think
-from rlroute.generators import questions, tasks
+from rlroute.generators import efforts, questions, tasks
 from rlroute.log import Log
 from rlroute.metrics import quality_at
 from rlroute.outcomes import Outcomes, recorded_rows, stored_outcomes
@@ -233,11 +233,53 @@ def questions_figures(log: Log) -> dict[str, Any]:
     return figures
 
 
+def efforts_figures(log: Log) -> dict[str, Any]:
+    """Success, steps, tokens, cost (without prompt cache) and seconds of one level always, on all tasks."""
+    arrays, outcomes = log.arrays, stored_outcomes(log)
+    roots = np.flatnonzero(arrays.root)
+    won = np.asarray(arrays.terminal & arrays.success, np.float64)
+    figures: dict[str, Any] = {}
+    for choice, name in enumerate(arrays.choice_names):
+        # One column a quantity: its value in a state, summed over the way from there.
+        own = np.zeros((arrays.num_states + 1, 4))
+        rows = arrays.row_cell % arrays.num_choices == choice
+        tokens, seconds = (float(np.mean(np.asarray(x)[rows])) for x in (arrays.completion_tokens, arrays.latency_s))
+        own[:-1, 1:] = np.stack(
+            [
+                np.full(arrays.num_states, tokens),
+                outcomes.mean_cost_usd[:, choice],
+                np.full(arrays.num_states, seconds),
+            ],
+            axis=1,
+        )
+        own[:-1, 0] = 1.0
+        own[:-1][arrays.terminal] = own[-1] = 0.0
+        total, success = own.copy(), np.append(won, 0.0)
+        for step in np.unique(arrays.step)[::-1]:
+            states = np.flatnonzero((arrays.step == step) & ~arrays.terminal)
+            chance, following = outcomes.probability[states, choice], outcomes.next_state[states, choice]
+            total[states] += (chance[:, :, None] * total[following]).sum(axis=1)
+            success[states] = (chance * success[following]).sum(axis=1)
+        means = total[roots].mean(axis=0)
+        figures[name] = {
+            "success": round(float(success[roots].mean()), 4),
+            "steps": round(float(means[0]), 2),
+            "completion_tokens": round(float(means[1]), 0),
+            "cost_usd": round(float(means[2]), 4),
+            "seconds": round(float(means[3]), 1),
+        }
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="update rlroute/generators/figures.py")
     write = parser.parse_args().write
-    figures = {"questions": questions_figures(questions.generate()), "tasks": tasks_figures(tasks.generate())}
+    figures = {
+        "questions": questions_figures(questions.generate()),
+        "tasks": tasks_figures(tasks.generate()),
+        "efforts": efforts_figures(efforts.generate()),
+    }
     text = pprint.pformat(figures, width=108, sort_dicts=False)
     print(text)
     if write:

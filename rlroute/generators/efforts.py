@@ -37,7 +37,7 @@ NEEDS = {
 def _thinking(domain: Domain) -> Domain:
     """A field of work with the needs of its steps in place of the abilities of two models."""
     kinds = [
-        StepKind(kind.texts, ease, FATAL if any(kind.fatal) else (0.0, 0.0, 0.0), kind.weight)  # type: ignore[arg-type]
+        StepKind(kind.texts, ease, FATAL if any(kind.fatal) else (0.0, 0.0, 0.0), kind.weight)
         for kind, ease in zip(domain.kinds, NEEDS[domain.name], strict=True)
     ]
     return replace(domain, kinds=tuple(kinds))

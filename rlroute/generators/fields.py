@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepKind:
-    """What a step asks for. `ease` and `fatal` are (cheap, expensive)."""
+    """What a step asks for. `ease` and `fatal` have one number a model: (cheap, expensive), or (low, mid, high)."""
 
     texts: tuple[str, ...]  # with {thing} for what is acted on
-    ease: tuple[float, float]  # logits of progress
-    fatal: tuple[float, float] = (0.0, 0.0)  # share of failures that ruin the task
+    ease: tuple[float, ...]  # logits of progress
+    fatal: tuple[float, ...] = (0.0, 0.0)  # share of failures that ruin the task
     weight: float = 1.0  # how often the kind occurs
 
 

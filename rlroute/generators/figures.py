@@ -97,4 +97,9 @@ FIGURES: dict[str, dict[str, Any]] = {
             "clairvoyant": {"success": 0.9575},
         },
     },
+    "efforts": {
+        "low": {"success": 0.8131, "steps": 8.87, "completion_tokens": 3466.0, "cost_usd": 0.0551, "seconds": 64.9},
+        "mid": {"success": 0.8693, "steps": 8.93, "completion_tokens": 6524.0, "cost_usd": 0.0858, "seconds": 115.9},
+        "high": {"success": 0.8775, "steps": 9.33, "completion_tokens": 11675.0, "cost_usd": 0.1386, "seconds": 202.1},
+    },
 }

@@ -1,0 +1,76 @@
+"""EffortRoute: BudgetRoute's transitions over levels of effort, with one prompt cache, tokens counted, Ares' reward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from rlroute.envs.arguments import require_one_of
+from rlroute.envs.budget_route.dynamics import BudgetRouteArguments, BudgetRouteDynamics
+from rlroute.envs.terms import Range
+from rlroute.log import Log
+from rlroute.rewards import QUALITY, Linear, Reward, ares
+
+
+@dataclass(frozen=True)
+class EffortRouteArguments(BudgetRouteArguments):
+    """Arguments of EffortRoute, beside those of BudgetRoute."""
+
+    log: str | Log = "efforts"
+    preference: Range = 0.1
+    reward: str = "linear"  # "linear", "router_r1" or "ares"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("reward", self.reward, ("linear", "router_r1", "ares"))
+
+
+class EffortRouteDynamics(BudgetRouteDynamics):
+    """N episodes of EffortRoute."""
+
+    family: ClassVar[str] = "rlroute/EffortRoute-v0"
+    arguments_type: ClassVar[type[BudgetRouteArguments]] = EffortRouteArguments
+    one_cache: ClassVar[bool] = True
+
+    def __init__(self, arguments: EffortRouteArguments, num_envs: int) -> None:
+        super().__init__(arguments, num_envs)
+        self.by_effort = np.argsort(self.pool.mean_cost_usd, kind="stable")  # choices from the least effort to the most
+        self.completion_tokens = np.zeros(num_envs, np.int64)
+        self.reasoning_tokens = np.zeros(num_envs, np.int64)
+
+    def enter_task(self, which: np.ndarray) -> None:
+        super().enter_task(which)
+        self.completion_tokens[which] = self.reasoning_tokens[which] = 0
+
+    def heard(self, which: np.ndarray, choice: np.ndarray, row: np.ndarray) -> None:
+        self.completion_tokens[which] += self.arrays.completion_tokens[row]
+        self.reasoning_tokens[which] += np.maximum(self.arrays.reasoning_tokens[row], 0)
+
+    def scalar_reward(self, vector: np.ndarray, ended: np.ndarray) -> np.ndarray:
+        if self.arguments.reward != "ares":
+            return super().scalar_reward(vector, ended)
+        return np.where(ended, ares(vector[:, QUALITY], self.visits[:, self.by_effort]), 0.0)
+
+    def _make_reward(self) -> Reward:
+        return Linear(self.features.reference) if self.arguments.reward == "ares" else super()._make_reward()
+
+    def extra_info(self) -> dict[str, np.ndarray]:
+        """Tokens of each episode so far."""
+        return {
+            "completion_tokens": self.completion_tokens.copy(),
+            "reasoning_tokens": self.reasoning_tokens.copy(),
+        }
+
+    def _refuse_unusable_log(self) -> None:
+        super()._refuse_unusable_log()
+        arrays = self.arrays
+        without = np.flatnonzero(arrays.completion_tokens < 0)
+        if len(without):
+            state, choice = divmod(int(arrays.row_cell[without[0]]), arrays.num_choices)
+            raise ValueError(
+                f"log {self.log.name!r}, table responses, column completion_tokens: level "
+                f"{arrays.choice_names[choice]!r} in state {str(arrays.state_ids[state])!r} has none ({len(without)} "
+                "such rows), expected a count of every response: effort is compared by tokens"
+            )
