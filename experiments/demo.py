@@ -62,6 +62,15 @@ BUDGET = Job(
     training={"total_steps": 3_000_000, "num_envs": 1024, "minibatch": 8192, "learning_rate": 2e-3},
 )
 
+EFFORT = Job(
+    folder="effort_route",
+    env_id="rlroute:rlroute/EffortRoute-v0",
+    arguments={"log": "efforts"},
+    ranges={},
+    settings=tuple(Setting.weight(w) for w in (0.1, 0.3, 1.0)),
+    training={},
+    trains=False,
+)
 TOOLS = Job(
     folder="tool_graph",
     env_id="rlroute:rlroute/ToolGraph-v0",
@@ -167,7 +176,7 @@ def main() -> int:
 
     console, began = Console(), time.perf_counter()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    jobs = [BUDGET, THINK, TOOLS]
+    jobs = [BUDGET, THINK, EFFORT, TOOLS]
     try:
         if options.log:
             jobs = [replace(THINK, arguments={"log": find_log(options.log)}, training={})]

@@ -24,6 +24,7 @@ from rlroute.log import Log
 from rlroute.outcomes import Outcomes, outcomes_of
 from rlroute.rollout import places
 
+OutcomesOf = Callable[[Any], Outcomes]  # of a family's dynamics
 _IMPOSSIBLE = -1e9  # value of a choice that cannot be made
 
 
@@ -204,6 +205,9 @@ class LatentKnowingPolicy:
     name = "latent-knowing"
     reads_terms = True
 
+    def __init__(self, outcomes: OutcomesOf | None = None) -> None:
+        self.outcomes = outcomes
+
     def begin(self, env: Any) -> None:
         self.dynamics = env.dynamics
         cap, weight = _terms(env.dynamics)
@@ -214,6 +218,7 @@ class LatentKnowingPolicy:
             cap=cap,
             cost_weight=weight,
             c_ref=env.dynamics.c_ref,
+            outcomes=None if self.outcomes is None else self.outcomes(env.dynamics),
         )
         self.table = solved.policy
 
@@ -225,14 +230,19 @@ class LatentKnowingPolicy:
 
 
 def add_ceilings(
-    evaluation: Evaluation, make_env: MakeEnv, settings: Sequence[Setting], episodes: int, seed: int
+    evaluation: Evaluation,
+    make_env: MakeEnv,
+    settings: Sequence[Setting],
+    episodes: int,
+    seed: int,
+    outcomes: OutcomesOf | None = None,
 ) -> None:
     """Latent-knowing, played on the same draws as all others, and clairvoyant on these draws.
 
     Both are derived for episodes that are worth success − w · cost / c_ref at fixed weights and caps of calls, without
     a cap in USD or an early time limit. Latent-knowing moreover for a log that stores its probabilities and is not
-    partial, and for costs without prompt cache unless cost has no weight. Where that is not so at every setting, they
-    are left out.
+    partial, and for costs without prompt cache unless cost has no weight, or `outcomes` gives those with it. Where that
+    is not so at every setting, they are left out.
     """
 
     def everywhere(holds: Callable[[Any], bool]) -> bool:
@@ -240,11 +250,11 @@ def add_ceilings(
 
     if not everywhere(_fixed_terms):
         return
-    if everywhere(_is_solved):
+    if everywhere(lambda dynamics: _is_solved(dynamics, outcomes is not None)):
+        knowing = LatentKnowingPolicy(outcomes)
         evaluate(
-            make_env, settings, {"latent-knowing": LatentKnowingPolicy()}, evaluation.split, episodes, seed, "ceiling",
-            into=evaluation,
-        )  # fmt: skip
+            make_env, settings, {knowing.name: knowing}, evaluation.split, episodes, seed, "ceiling", into=evaluation
+        )
     success, cost, reward = [], [], []
     for setting in settings:
         env = make_env(evaluation.split, **setting.arguments)
@@ -278,9 +288,9 @@ def _fixed_terms(dynamics: Any) -> bool:
     return dynamics.only_cost_counts and all(low == high for low, high in map(ends, ranges))
 
 
-def _is_solved(dynamics: Any) -> bool:
-    """Whether latent-knowing is the optimum here."""
-    costs_hold = not dynamics.prompt_cache or _terms(dynamics)[1] == 0.0
+def _is_solved(dynamics: Any, cached: bool) -> bool:
+    """Whether latent-knowing is the optimum here; `cached`: it is told the costs with prompt cache."""
+    costs_hold = cached or not dynamics.prompt_cache or _terms(dynamics)[1] == 0.0
     return dynamics.log.has_outcomes and dynamics.arrays.coverage_full and costs_hold
 
 
