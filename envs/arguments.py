@@ -78,10 +78,6 @@ class ReplayArguments(EpisodeArguments):
         if self.reward == "router_r1" and _high(self.preference) > 1:
             raise ValueError(f"preference={self.preference!r}: router_r1 expects a cost weight in [0, 1]")
 
-    @property
-    def ranges(self) -> TermRanges:
-        return TermRanges(self.preference, self.latency_preference, self.budget_usd, self.budget_calls)
-
 
 def require_one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:

@@ -31,7 +31,7 @@ def observation_space(layout: Layout, mask_in_obs: bool) -> gym.Space:
     return gym.spaces.Dict({"observation": box, "action_mask": gym.spaces.MultiBinary(layout.num_actions)})
 
 
-class ReplayVectorEnv(gym.vector.VectorEnv):
+class RoutingVectorEnv(gym.vector.VectorEnv):
     """N episodes in lock-step. `autoreset` is "next_step", "same_step", or "disabled" (finished slots idle).
 
     ``reset(options=…)`` takes ``task`` (state id or row of a root state, or one per slot), ``group`` (K consecutive
@@ -205,11 +205,11 @@ class ReplayVectorEnv(gym.vector.VectorEnv):
         return rows
 
 
-class ReplayEnv(gym.Env):
+class RoutingEnv(gym.Env):
     """One episode at a time: slot 0 of the vector face, or slot i with ``reset(options={"slot": i})``."""
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
-    vector_type: ClassVar[type[ReplayVectorEnv]]
+    vector_type: ClassVar[type[RoutingVectorEnv]]
 
     def __init__(self, *, mask_in_obs: bool = False, render_mode: str | None = None, **arguments: Any) -> None:
         self.batch = self.vector_type(

@@ -114,10 +114,10 @@ def test_a_consultation_costs_c_model_and_shows_health_outputs_and_risk() -> Non
     dynamics = env.dynamics
     assert reward[0] == pytest.approx(-0.2)
     assert info["model_calls"][0] == 1
-    assert_array_equal(dynamics.known_down[0], [0, 0, 1, 0])
-    assert_array_equal(dynamics.known_bad[0], [1, 0, 0, 0])
-    assert dynamics.hard_belief[0, VOUCHER] == 1.0
-    assert dynamics.known_risk[0] == 0
+    assert_array_equal(dynamics.progress.known_down[0], [0, 0, 1, 0])
+    assert_array_equal(dynamics.progress.known_bad[0], [1, 0, 0, 0])
+    assert dynamics.progress.beliefs[0][0, VOUCHER] == 1.0
+    assert dynamics.progress.known_risk[0] == 0
 
 
 def test_demotion_and_escalation_are_worth_their_values() -> None:
@@ -155,11 +155,11 @@ def test_late_faults_arrive_and_transient_ones_pass() -> None:
     faults.start[:, LOOKUP], faults.stop[:, LOOKUP] = 0, 1  # over after the first step
     faults.start[:, CARD], faults.stop[:, CARD] = 2, 9
     env.step(np.array([call(LOOKUP)]))
-    assert env.dynamics.known_down[0, LOOKUP]
+    assert env.dynamics.progress.known_down[0, LOOKUP]
     env.step(np.array([call(LOOKUP)]))
-    assert env.dynamics.executed[0, LOOKUP]
+    assert env.dynamics.progress.executed[0, LOOKUP]
     env.step(np.array([call(CARD)]))
-    assert env.dynamics.known_down[0, CARD]
+    assert env.dynamics.progress.known_down[0, CARD]
 
 
 def test_rewards_sum_to_the_utility_of_the_episode() -> None:
@@ -172,8 +172,8 @@ def test_rewards_sum_to_the_utility_of_the_episode() -> None:
         _, reward, _, _, info = env.step(policy.act(np.zeros(0), info["action_mask"]))
         returns += reward
     harms = (dynamics.outcome == SILENT) + dynamics.repeated_effects + dynamics.risk_breaches
-    spent = 0.1 * dynamics.totals.cost_usd / dynamics.table.cheapest_usd
-    expected = dynamics.totals.quality - spent - dynamics.model_cost * dynamics.model_calls - harms
+    spent = 0.1 * dynamics.totals.cost_usd / dynamics.progress.table.cheapest_usd
+    expected = dynamics.totals.quality - spent - dynamics.progress.model_cost * dynamics.progress.model_calls - harms
     np.testing.assert_allclose(returns, expected, atol=1e-9)
     assert {GOAL, ESCALATED, SILENT} <= set(dynamics.outcome.tolist())
 
@@ -266,7 +266,7 @@ def test_a_live_episode_observes_what_replay_does(tmp_path: Path) -> None:
         dynamics, features = env.dynamics, dict[str, float]()
         with router.episode() as live:
             while dynamics.active[0]:
-                features |= {f"alarm/{name}": float(dynamics.alarm[0, t]) for t, name in enumerate(names)}
+                features |= {f"alarm/{name}": float(dynamics.progress.alarm[0, t]) for t, name in enumerate(names)}
                 features |= {"risk_alarm": float(dynamics.progress.risk_alarm[0]), "risk_prior": 0.3}
                 decision = live.decide(text, features)
                 assert_array_equal(live._live.observe(), observation)
@@ -277,12 +277,12 @@ def test_a_live_episode_observes_what_replay_does(tmp_path: Path) -> None:
                 observation, _, _, _, info = env.step(np.array([action]))
                 features = {}
                 if tool is not None:
-                    failed = bool(dynamics.known_down[0, tool])
+                    failed = bool(dynamics.progress.known_down[0, tool])
                     live.record(error="down" if failed else None)
                 elif decision.action == "consult":
-                    bad, down = dynamics.known_bad[0], dynamics.known_down[0]
+                    bad, down = dynamics.progress.known_bad[0], dynamics.progress.known_down[0]
                     features |= {f"health/{n}": 2.0 if bad[t] else float(down[t]) for t, n in enumerate(names)}
-                    features["risk"] = float(dynamics.known_risk[0])
+                    features["risk"] = float(dynamics.progress.known_risk[0])
                 if live.decisions and len(live.decisions) > 30:
                     break
     assert compared > 300

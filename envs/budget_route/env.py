@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from rlroute.envs import budget_route
 from rlroute.envs.budget_route.dynamics import BudgetRouteDynamics
-from rlroute.envs.faces import ReplayEnv, ReplayVectorEnv
+from rlroute.envs.faces import RoutingEnv, RoutingVectorEnv
 
 
-class BudgetRouteVectorEnv(ReplayVectorEnv):
+class BudgetRouteVectorEnv(RoutingVectorEnv):
     __doc__ = budget_route.__doc__
     dynamics_type = BudgetRouteDynamics
 
 
-class BudgetRouteEnv(ReplayEnv):
+class BudgetRouteEnv(RoutingEnv):
     __doc__ = budget_route.__doc__
     vector_type = BudgetRouteVectorEnv

@@ -22,7 +22,7 @@ the cached prefix. `info` holds `action_mask`, `reward_vector` (quality, cost_us
 
 ## Reward
 `linear`: success − w_c · cost / c_ref − w_l · latency / l_ref, costs when they arise. `ares` [ours, reconstructed]:
-at the end 1[success] · (5 + mean step cost), a step costing 0.2 / 0.5 / 1.0 at low / mid / high; its known faults stand
+at the end 1[success] · (5 − the mean over steps of 0.2 / 0.5 / 1.0 at low / mid / high); its known faults stand
 at `rlroute.rewards.ares`. What is badly formatted concerns text alone.
 
 ## Episode end

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from rlroute.envs import effort_route
 from rlroute.envs.effort_route.dynamics import EffortRouteDynamics
-from rlroute.envs.faces import ReplayEnv, ReplayVectorEnv
+from rlroute.envs.faces import RoutingEnv, RoutingVectorEnv
 
 
-class EffortRouteVectorEnv(ReplayVectorEnv):
+class EffortRouteVectorEnv(RoutingVectorEnv):
     __doc__ = effort_route.__doc__
     dynamics_type = EffortRouteDynamics
 
 
-class EffortRouteEnv(ReplayEnv):
+class EffortRouteEnv(RoutingEnv):
     __doc__ = effort_route.__doc__
     vector_type = EffortRouteVectorEnv

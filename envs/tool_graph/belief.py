@@ -193,14 +193,14 @@ class BeliefOptimalPolicy:
         graph = d.graph(slot)
         if self._episode[slot] != d.episode[slot]:
             self._episode[slot] = d.episode[slot]
-            model_cost = float(d.model_cost[slot]) if d.terms.budget_calls[slot] >= 1 else np.inf
-            prices = Prices(float(d.w_cost[slot]), model_cost, float(d.table.cheapest_usd[slot]))
-            prior = health_prior(graph, d.regime[slot], d.alarm[[slot], : graph.size])
-            self._solution[slot] = BeliefOptimal(graph, prices, prior, d.risk_belief[[slot]])
-        executed, down = (mask_of(flags[slot, : graph.size]) for flags in (d.executed, d.known_down))
+            model_cost = float(d.progress.model_cost[slot]) if d.terms.budget_calls[slot] >= 1 else np.inf
+            prices = Prices(float(d.w_cost[slot]), model_cost, float(d.progress.table.cheapest_usd[slot]))
+            prior = health_prior(graph, d.progress.regime[slot], d.progress.alarm[[slot], : graph.size])
+            self._solution[slot] = BeliefOptimal(graph, prices, prior, d.progress.risk_belief[[slot]])
+        executed, down = (mask_of(flags[slot, : graph.size]) for flags in (d.progress.executed, d.progress.known_down))
         solution = self._solution[slot]
-        if d.model_calls[slot]:
-            tool = solution.known.next_tool(executed, down, bool(d.known_risk[slot]))
+        if d.progress.model_calls[slot]:
+            tool = solution.known.next_tool(executed, down, bool(d.progress.known_risk[slot]))
             action = FIRST_CALL + tool if tool >= 0 else FINISH
         else:
             action = int(solution.solve(executed, down)[1][0])
@@ -212,7 +212,7 @@ class BeliefOptimalPolicy:
         best = int(np.argmax(worth))
         if worth[best] <= ESCALATED_VALUE:
             return ESCALATE
-        return DEMOTE if self.dynamics.goal_rank[slot] < best else FINISH
+        return DEMOTE if self.dynamics.progress.goal_rank[slot] < best else FINISH
 
 
 def mask_of(flags: Sequence[bool] | np.ndarray) -> int:

@@ -90,70 +90,9 @@ class ToolGraphDynamics(EpisodeDynamics):
         return self.suite.task_of(int(self.task[slot])).graph
 
     @property
-    def table(self) -> Any:
-        """The graphs as padded arrays, one row a slot."""
-        return self.progress.table
-
-    @property
-    def executed(self) -> np.ndarray:
-        return self.progress.executed
-
-    @property
-    def known_down(self) -> np.ndarray:
-        return self.progress.known_down
-
-    @property
-    def known_bad(self) -> np.ndarray:
-        return self.progress.known_bad
-
-    @property
-    def alarm(self) -> np.ndarray:
-        return self.progress.alarm
-
-    @property
-    def hard_belief(self) -> np.ndarray:
-        return self.progress.beliefs[0]
-
-    @property
-    def wrong_belief(self) -> np.ndarray:
-        return self.progress.beliefs[1]
-
-    @property
-    def call_cost_usd(self) -> np.ndarray:
-        return self.progress.call_cost_usd
-
-    @property
     def callable(self) -> np.ndarray:
         """(N, T) bool: tools whose join is satisfied and whose price the budget covers."""
         return self.progress.callable & (self.progress.call_cost_usd <= self.usd_left[:, None])
-
-    @property
-    def tool_calls(self) -> np.ndarray:
-        return self.progress.tool_calls
-
-    @property
-    def goal_rank(self) -> np.ndarray:
-        return self.progress.goal_rank
-
-    @property
-    def risk_belief(self) -> np.ndarray:
-        return self.progress.risk_belief
-
-    @property
-    def known_risk(self) -> np.ndarray:
-        return self.progress.known_risk
-
-    @property
-    def model_cost(self) -> np.ndarray:
-        return self.progress.model_cost
-
-    @property
-    def model_calls(self) -> np.ndarray:
-        return self.progress.model_calls
-
-    @property
-    def regime(self) -> np.ndarray:
-        return self.progress.regime
 
     @property
     def calls(self) -> np.ndarray:
@@ -322,7 +261,8 @@ class ToolGraphDynamics(EpisodeDynamics):
 
         task = self.suite.task_of(int(self.task[slot]))
         ended = STATES[self.outcome[slot]] if self.outcome[slot] else "under way"
-        title = f"{task.id}: {ended}, {self.totals.cost_usd[slot]:.3g} USD, {self.model_calls[slot]} model calls"
+        calls = self.progress.model_calls[slot]
+        title = f"{task.id}: {ended}, {self.totals.cost_usd[slot]:.3g} USD, {calls} model calls"
         return draw_walk(task.graph, self.walk[slot], title)
 
     def policy_card(self) -> dict[str, Any]:

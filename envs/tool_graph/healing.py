@@ -28,6 +28,7 @@ class Knobs:
 
     kappa: float = 0.0  # how much of −log P(healthy) is added to the price of a tool
     escalate_at: float = 1.1  # risk from which it escalates before an irreversible effect
+    ask_at: float = 1.1  # risk from which it asks a model first, which knows
     redo: bool = False  # whether the output of an executed tool that is rather bad than not is not built on
     consult: bool = False  # whether a consultation comes before giving up
     retry: bool = False  # whether a tool seen to be down is called again before giving up
@@ -58,6 +59,8 @@ def next_action(sight: Sight, knobs: Knobs) -> int:
     plan = plan_from(sight, sound, sight.goal, sight.down)
     if plan is not None:
         irreversible = any(sight.graph.effect[t] >= 0 for t in plan.tools)
+        if irreversible and sight.risk >= knobs.ask_at and not sight.consulted:
+            return CONSULT
         if irreversible and sight.risk >= knobs.escalate_at:
             return ESCALATE
         return FIRST_CALL + plan.tools[0]
@@ -130,15 +133,15 @@ class SlotPolicy(ABC):
 
     def observe_all(self) -> None:
         """Read from the dynamics what `see` hands on, for all slots at once."""
-        d = self.dynamics
-        hard, wrong = d.progress.beliefs
-        self._masks = {name: _masks(flags) for name, flags in (("executed", d.executed), ("down", d.known_down))}
-        self._bad = _masks(d.known_bad | (wrong >= 0.5))
+        d, progress = self.dynamics, self.dynamics.progress
+        hard, wrong = progress.beliefs
+        self._executed, self._down = _masks(progress.executed), _masks(progress.known_down)
+        self._bad = _masks(progress.known_bad | (wrong >= 0.5))
         self._unhealth = -np.log(np.clip(1.0 - hard - wrong, 1e-3, 1.0))
-        self._scale = d.w_cost / d.table.cheapest_usd
-        self._own = self._scale[:, None] * d.table.cost_usd
-        self._risk = d.risk_belief
-        self._goal, self._degraded = d.progress.goal(d.goal_rank), d.progress.goal(d.goal_rank + 1)
+        self._scale = d.w_cost / progress.table.cheapest_usd
+        self._own = self._scale[:, None] * progress.table.cost_usd
+        self._risk = progress.risk_belief
+        self._goal, self._degraded = progress.goal(progress.goal_rank), progress.goal(progress.goal_rank + 1)
 
     def see(self, slot: int, kappa: float = 0.0) -> Sight:
         """What is seen of one slot; prices are in utility, with `kappa` times −log P(healthy) on top."""
@@ -147,16 +150,16 @@ class SlotPolicy(ABC):
         price = self._own[slot] + kappa * self._unhealth[slot] + 1e-9  # of two free ways the one of fewer calls
         return Sight(
             graph=graph,
-            executed=self._masks["executed"][slot],
-            down=self._masks["down"][slot],
+            executed=self._executed[slot],
+            down=self._down[slot],
             bad=self._bad[slot],
             goal=int(self._goal[slot]),
             degraded=int(self._degraded[slot]),
             price=price[: graph.size].tolist(),
             edge_scale=float(self._scale[slot]),
             risk=float(self._risk[slot]),
-            consulted=bool(d.model_calls[slot]),
-            calls=d.tool_calls[slot],
+            consulted=bool(d.progress.model_calls[slot]),
+            calls=d.progress.tool_calls[slot],
         )
 
 
@@ -166,6 +169,7 @@ class HealingRouter(SlotPolicy):
     def __init__(self, knobs: Knobs) -> None:
         self.knobs = knobs
         parts = [f"κ = {knobs.kappa:g}"] + [n for n in ("redo", "consult", "retry") if getattr(knobs, n)]
+        parts += [f"asks at risk {knobs.ask_at:g}"] if knobs.ask_at <= 1 else []
         parts += [f"escalates at risk {knobs.escalate_at:g}"] if knobs.escalate_at <= 1 else []
         self.name = f"healing router ({', '.join(parts)})"
 

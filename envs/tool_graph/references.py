@@ -75,7 +75,7 @@ class ReAct(SlotPolicy):
         sound = sight.executed & ~sight.bad
         if sight.graph.holds(sound) >> sight.goal & 1:
             return FINISH
-        if d.model_calls[slot] <= d.tool_calls[slot].sum():
+        if d.progress.model_calls[slot] <= d.progress.tool_calls[slot].sum():
             return CONSULT
         plan = plan_from(sight, sound, sight.goal, sight.down)
         if plan is None or (sight.risk >= 0.5 and any(sight.graph.effect[t] >= 0 for t in plan.tools)):
@@ -144,9 +144,12 @@ class AtOnce:
 def references(env: Any) -> dict[str, list[Policy]]:
     """All references as {family of references: candidates}."""
     healing: list[Policy] = [
-        HealingRouter(Knobs(kappa, risk, redo, consult, retry))
-        for kappa, risk, redo, (consult, retry) in product(
-            (0.0, 0.3, 1.0), (0.3, 1.1), (False, True), ((False, False), (False, True), (True, True))
+        HealingRouter(Knobs(kappa, escalate_at, ask_at, redo, consult, retry))
+        for kappa, (escalate_at, ask_at), redo, (consult, retry) in product(
+            (0.0, 0.3, 1.0),
+            ((1.1, 1.1), (0.3, 1.1), (1.0, 0.3)),
+            (False, True),
+            ((False, False), (False, True), (True, True)),
         )
     ]
     return {

@@ -20,7 +20,7 @@ from rlroute.envs.tool_graph.graph import GraphError, ToolGraph
 from rlroute.envs.tool_graph.table import GraphTable
 from rlroute.splits import SPLITS, split_groups
 
-# The states of a task: where it starts, and the five ways in which it may end (see dynamics.OUTCOMES).
+# The states of a task: where it starts, and the five ways in which it may end (numbered in dynamics).
 STATES = ("start", "goal", "demoted", "escalated", "silent", "stopped")
 
 
