@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,16 @@ def handmade(handmade_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For logs made in a test: a cache of this session alone, and a featuriser that takes no time to fit."""
     monkeypatch.setenv("RLROUTE_CACHE", str(handmade_cache))
     monkeypatch.setitem(FEATURISERS, "letters", Letters)
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """One Ray for all tests of a file; `train` leaves a running one alone."""
+    import ray
+
+    from rlroute.agents.rllib.ppo import _start_ray
+
+    started = _start_ray()
+    yield
+    if started:
+        ray.shutdown()

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from rlroute.layout import Layout
 from rlroute.policy import TrainedPolicy, load_policy, parameter_shapes
 
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 torch = pytest.importorskip("torch")
 
 from ray.rllib.core.columns import Columns  # noqa: E402 - only where Ray is installed
@@ -35,13 +34,7 @@ SMALL = ppo.PPOArguments(total_steps=3000, num_envs=32, rollout_length=16, minib
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
-    """One Ray for all tests of this file; `train` leaves a running one alone."""
-    started = ppo._start_ray()
-    yield
-    if started:
-        ray.shutdown()
+pytestmark = pytest.mark.usefixtures("one_ray")
 
 
 def make_module(layout: Layout, hidden: int = 32, seed: int = 0) -> Any:

@@ -6,11 +6,11 @@ clone of a reference policy starts where that policy stands; PPO then changes wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from ray.rllib.core.columns import Columns
 from torch.nn.functional import cross_entropy, mse_loss
 
 from rlroute.agents.rllib.module import RouterModule
+from rlroute.agents.rllib.ppo import quieten_ray
 from rlroute.policies import Policy
 from rlroute.policy import save_policy
 
@@ -76,9 +77,12 @@ def demonstrate(env: Any, teacher: Policy, arguments: CloneArguments) -> Demonst
 
 def fit(layout: dict[str, Any], given: Demonstrations, arguments: CloneArguments) -> dict[str, NDArray[np.float32]]:
     """Parameters of the routing network after imitating `given`: the actor by cross-entropy, the critic by squares."""
+    quieten_ray()
     torch.manual_seed(arguments.seed)
+    space = gym.spaces.Box(-np.inf, np.inf, given.observation.shape[1:], np.float32)
+    actions: gym.Space = gym.spaces.Discrete(given.action_mask.shape[1])
     module = RouterModule(
-        observation_space=None, action_space=None, model_config={"layout": layout, "hidden": arguments.hidden}
+        observation_space=space, action_space=actions, model_config={"layout": layout, "hidden": arguments.hidden}
     )
     rows, batch = len(given.action), arguments.minibatch
     total = arguments.epochs * max(1, rows // batch)
@@ -102,19 +106,10 @@ def fit(layout: dict[str, Any], given: Demonstrations, arguments: CloneArguments
     return {name: parameter.detach().numpy() for name, parameter in module.state_dict().items()}
 
 
-def clone(
-    env: Any,
-    teacher: Policy,
-    path: str | Path,
-    arguments: CloneArguments | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Path:
+def clone(env: Any, teacher: Policy, path: str | Path, arguments: CloneArguments | None = None) -> Path:
     """Watch, imitate, and write the clone as a policy folder."""
     arguments = arguments or CloneArguments()
-    given = demonstrate(env, teacher, arguments)
-    if progress is not None:
-        progress(f"{len(given.action):,} decisions seen")
-    parameters = fit(env.layout.to_dict(), given, arguments)
+    parameters = fit(env.layout.to_dict(), demonstrate(env, teacher, arguments), arguments)
     training = {"algorithm": "behaviour cloning", "teacher": teacher.name, "arguments": vars(arguments)}
     card = {**env.policy_card(), "network": {"hidden": arguments.hidden}, "training": training, "metrics": {}}
     return save_policy(path, card, parameters, env.policy_tensors())

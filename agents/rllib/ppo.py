@@ -119,7 +119,6 @@ def build_config(
 
     from rlroute.agents.rllib.columnar import ColumnarEnvRunner, ColumnarPPO
     from rlroute.agents.rllib.module import RouterModule
-    from rlroute.policy import load_policy
 
     torch.set_num_threads(arguments.threads)
     env_config = {**env_arguments, "mask_in_obs": True, "autoreset": "next_step"}
@@ -161,13 +160,28 @@ def build_config(
                 model_config={
                     "layout": layout,
                     "hidden": arguments.hidden,
-                    "start": load_policy(arguments.start).parameters if arguments.start else None,
+                    "start": _starting_weights(arguments, layout) if arguments.start else None,
                     "text_noise": arguments.text_noise,
                 },
             )
         )
         .debugging(seed=seed, log_level="ERROR")
     )
+
+
+def _starting_weights(arguments: PPOArguments, layout: dict[str, Any]) -> dict[str, Any]:
+    """The weights of the policy ``arguments.start``, which must see and do what this environment's policies do."""
+    from rlroute.layout import Layout
+    from rlroute.policy import load_policy
+
+    policy = load_policy(arguments.start)
+    its, ours = Layout.from_dict(policy.card["layout"]), Layout.from_dict(layout)
+    for name in ("context", "choice", "context_actions", "choice_actions"):  # any number of choices will do
+        if (found := getattr(its, name)) != (expected := getattr(ours, name)):
+            raise ValueError(f"start={arguments.start!r}: its {name} is {found!r}, expected {expected!r}")
+    if (hidden := policy.card["network"]["hidden"]) != arguments.hidden:
+        raise ValueError(f"start={arguments.start!r}: its layers are {hidden} wide, expected hidden={arguments.hidden}")
+    return policy.parameters
 
 
 def save_checkpoint(algorithm: Algorithm, checkpoints: Path, done: int, run: dict[str, Any]) -> Path:
@@ -229,6 +243,12 @@ def _plain(value: Any) -> Any:
     return json.loads(text)
 
 
+def quieten_ray() -> None:
+    """Of what Ray and RLlib log, only errors."""
+    for name in ("ray", "ray.rllib", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def _start_ray() -> bool:
     """Starts Ray as quietly as it can be, unless it runs already; says whether it did."""
     for name, value in {
@@ -240,8 +260,7 @@ def _start_ray() -> bool:
         os.environ.setdefault(name, value)
     import ray
 
-    for name in ("ray", "ray.rllib", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quieten_ray()
     if ray.is_initialized():
         return False
     ray.init(
