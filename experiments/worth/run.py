@@ -100,7 +100,7 @@ def start_from_clone(run: dict[str, Any], arguments: dict[str, Any], seed: int, 
     knobs = dict(run["clone"])
     name = knobs.pop("of")
     candidates = family.references(make_env("train", **first.arguments))[name]
-    teacher = tune(make_env, [first], {name: candidates})[name][0].policy
+    teacher = tune(make_env, [first], {name: candidates}, run["episodes"])[name][0].policy
     num_envs = run["training"].get("num_envs", 256)
     watched = vector_env(run["env"], "train", num_envs, **{**arguments, "autoreset": "same_step"})
     return str(clone(watched, teacher, out / "clone", CloneArguments(seed=seed, **knobs)))
@@ -326,9 +326,14 @@ def main() -> None:
             policies = list(pool.map(train_one, tasks))
             print(f"{name}: {len(policies)} routers trained, {time.perf_counter() - began:.0f} s", flush=True)
             chosen = [policies[i * options.seeds : (i + 1) * options.seeds] for i in range(len(pairs))]
-            for label, condition in conditions.items():
-                jobs = [(run, log, salt, part, condition) for (log, salt), part in zip(pairs, chosen, strict=True)]
-                studies = list(pool.map(compete, jobs))
+            jobs = [
+                (run, log, salt, part, condition)
+                for condition in conditions.values()
+                for (log, salt), part in zip(pairs, chosen, strict=True)
+            ]
+            competed = pool.map(compete, jobs)
+            for label in conditions:
+                studies = [next(competed) for _ in pairs]
                 title = f"{name}_{label}" if label else name
                 summary = summarise(title, run, studies, options.seeds, time.perf_counter() - began)
                 write_text(options.out / f"{title}.json", json.dumps(summary, indent=1) + "\n")
