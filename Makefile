@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
-# make demo            both families on the built-in logs
+# make demo            every family, on the built-in logs
 # make demo LOG=path   ThinkRoute on a log, or on a recording that an importer knows
 demo: install
 	$(BIN)/python experiments/demo.py $(if $(LOG),--log $(LOG))

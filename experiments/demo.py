@@ -1,9 +1,9 @@
 """The main job: train a router on a log, and see on `test` what it is worth. ``make demo`` runs this.
 
 Without ``--log`` it trains a preference-conditioned ThinkRoute router and a budget-conditioned BudgetRoute router on
-the built-in logs, side by side in two processes, and plays the references of the other families. With
-``--log PATH`` it trains the ThinkRoute router on that log, or
-on a recording that one of the importers knows. A log or a path that cannot be used ends it with status 2.
+the built-in logs, side by side in two processes, and plays the references of the other families. With ``--log PATH`` it
+trains the ThinkRoute router on that log, or on a recording that one of the importers knows. A log or a path that cannot
+be used ends it with status 2.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ BRIEF = {
     "gym_held_out": "the same, exact, tasks of test never seen",
     "routeprofile": "RouteProfile without code and trivia, no verdicts",
 }
+SUITES = {"tools_small": "small graphs", "tools": "8–40 tools", "ultratool": "UltraTool"}
+REGIMES = ("independent", "noisy", "late", "correlated", "transient", "wrong")
 RIVALS = (
     "best single",
     "knn single shot",
@@ -135,7 +137,67 @@ def healing() -> str:
     return f"{head}\n\n{table([column.replace('_', ' ') for column in columns], rows)}"
 
 
-BLOCKS = {"healing": healing, "environments": environments, "worth": worth, "agent_loop": agent_loop}
+def tools() -> str:
+    """The trained router less the healing router, by kind of fault; how much of what can be gained, it gains."""
+    columns = []
+    for suite in SUITES:
+        cells = []
+        for regime in REGIMES:
+            summary = _summary(f"{suite}_{regime}")
+            differences = summary["against"]["healing router"]
+            cells.append(" ".join(f"{d['difference']:+.3f}{_word(d)}" for d in differences))
+        columns.append(cells)
+    shares = []
+    for regime in REGIMES:
+        closed = _summary(f"{next(iter(SUITES))}_{regime}").get("share_of_gap_closed")
+        shares.append(", ".join(f"{100 * x:.0f} %" for x in closed["mean"]) if closed else "–")
+    summary = _summary(f"{next(iter(SUITES))}_{REGIMES[0]}")
+    values = ", ".join(f"{value:g}" for value in summary["values"])
+    head = (
+        "Utility of the trained router less that of the healing router tuned for the kind of fault and the price of a "
+        f"model call (three figures: {values}), {summary['seeds']} seeds, graphs of test never seen; + it beats the "
+        "healing router, = tie, − it loses. Last column: share closed of the gap from the healing router to the "
+        "latent-knowing ceiling, on small graphs, where it can be computed:"
+    )
+    rows = [list(row) for row in zip(REGIMES, *columns, shares, strict=True)]
+    return f"{head}\n\n{table(['faults', *SUITES.values(), 'gap closed'], rows)}"
+
+
+def effort() -> str:
+    """What reasoning can be saved, from the committed output."""
+    data = json.loads((ROOT / "experiments" / "effort" / "results" / "efforts.json").read_text())
+    part = data["cached"]
+    titles = {"linear": "PPO, weight chosen on val", "ares": "PPO, reward `ares`", "labels": "supervised on labels"}
+    rows = []
+    for name, row in part["rows"].items():
+        hull = row.get("against_hull")
+        success, saved = row["success"], row["reasoning_saved"]
+        seeds = name in titles
+        rows.append(
+            [
+                titles.get(name, name),
+                f"{success[0]:.3f}" + (f" ± {success[1]:.3f}" if seeds else ""),
+                f"{row['completion_tokens'][0]:,.0f}",
+                f"{100 * saved[0]:.0f} %" + (f" ± {100 * saved[1]:.0f}" if seeds else ""),
+                f"{hull['difference']:+.3f} {_word(hull)}" if hull else "",
+            ]
+        )
+    head = (
+        f"Test, {part['test_groups']} tasks, {data['seeds']} seeds; the last column is success against the best mix of "
+        "levels at the same tokens, failures included:"
+    )
+    columns = ["policy", "success", "completion tokens a task", "reasoning saved", "against mixes"]
+    return f"{head}\n\n{table(columns, rows)}"
+
+
+BLOCKS = {
+    "environments": environments,
+    "healing": healing,
+    "tools": tools,
+    "effort": effort,
+    "agent_loop": agent_loop,
+    "worth": worth,
+}
 
 
 def filled(text: str) -> str:
