@@ -1,42 +1,37 @@
-"""What the episodes of all families have in common: slots, keyed draws, terms, accounts and time limits.
+"""What the episodes of all families have in common: tasks, runs, terms, accounts and time limits.
 
-An `EpisodeDynamics` holds N episodes as arrays and moves them all at once. The scalar face is a batch of one; there
-is no second implementation.
+An `EpisodeDynamics` holds N episodes as arrays and moves them all at once, by the kernels of its family. The scalar
+face is a batch of one; there is no second implementation.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
-from rlroute.draws import Stream, integers
 from rlroute.envs.arguments import EpisodeArguments
+from rlroute.envs.slots import Latest, Rules, idle_slots, totals_vector
 from rlroute.envs.terms import Terms
+from rlroute.jit import bind
 from rlroute.layout import Layout
-from rlroute.rewards import COST_USD, INVALID_ACTION_REWARD, LATENCY_S, QUALITY, Totals
+from rlroute.rewards import Totals
 from rlroute.splits import SPLITS
 
 
-@dataclass
-class Transition:
-    """What one step did to N episodes, each array of shape (num_envs,) but `vector`."""
-
-    vector: np.ndarray  # (num_envs, 4), see rlroute.rewards
-    reward: np.ndarray
-    terminated: np.ndarray  # bool
-    truncated: np.ndarray  # bool
-
-
 class EpisodeDynamics(ABC):
-    """N episodes over the tasks of one log or suite. A family adds what an action does, what is seen and masked."""
+    """N episodes over the tasks of one log or suite. A family adds its kernels and what they read and write."""
 
     family: ClassVar[str]
     arguments_type: ClassVar[type[EpisodeArguments]]
+    enter_all: ClassVar[Callable[..., None]]  # kernel (rules, game, which (M,), tasks (M,)): starts episodes
+    step_all: ClassVar[Callable[..., None]]  # kernel (rules, game, action (num_envs,)): moves all slots
+    slot_fields: ClassVar[dict[str, Any]]  # what a slot holds beside `slots.SLOT`
     arguments: EpisodeArguments
     layout: Layout
+    game: Any  # the family's NamedTuple of arrays; has slots, mask and seen
 
     def __init__(self, arguments: EpisodeArguments, num_envs: int, log: Any) -> None:
         self.arguments = arguments
@@ -46,18 +41,16 @@ class EpisodeDynamics(ABC):
         self.split = log.splits(arguments.split_salt)
         self.roots = np.flatnonzero(self.arrays.root & (self.split == SPLITS.index(arguments.split)))
         self._refuse_unusable_log()  # before anything is fitted
-
+        self.slots = idle_slots(num_envs, self.slot_fields)
+        self.terms = Terms(*(self.slots[name] for name in Terms._fields))
+        self.totals = Totals(*(self.slots[name] for name in Totals._fields))
+        self.totals_vector = totals_vector(self.slots)  # (num_envs, 4), in the order of the reward vector
+        self.latest = Latest(*(self.slots[name] for name in Latest._fields))
         self.key = np.uint64(0)
-        self.slot = np.arange(num_envs)
         self.group_size = 1
-        self.episode = np.full(num_envs, -1)
-        self.terms = Terms.empty(num_envs)
-        self.totals = Totals.zeros(num_envs)
-        self.state = np.zeros(num_envs, np.int32)
-        self.task = np.zeros(num_envs, np.int32)  # the root state of the episode
-        self.active = np.zeros(num_envs, bool)
-        self.elapsed_steps = np.zeros(num_envs, np.int32)
-        self.usd_left = np.full(num_envs, np.inf)
+        self.restarts = False  # whether a finished slot begins anew in the next step
+        self._rules: Rules | None = None
+        self._kernels: tuple[Callable[..., None], Callable[..., None]] | None = None
 
     # -- what a family provides ---------------------------------------------------------------------------------
 
@@ -65,26 +58,6 @@ class EpisodeDynamics(ABC):
     @abstractmethod
     def default_max_episode_steps(self) -> int:
         """Steps that are enough for any episode without invalid actions."""
-
-    @abstractmethod
-    def enter_task(self, which: np.ndarray) -> None:
-        """Start the episodes `which` (indices) at their root states."""
-
-    @abstractmethod
-    def act(self, which: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Carry out legal actions of the slots `which`; returns (reward vector rows, terminated rows)."""
-
-    @abstractmethod
-    def write_action_mask(self, mask: np.ndarray) -> None:
-        """Fill `mask`, int8 of shape (num_envs, num_actions), with 1 where an action is legal."""
-
-    @abstractmethod
-    def observe(self, out: np.ndarray) -> None:
-        """Fill `out`, float32 of shape (num_envs, layout.size)."""
-
-    @abstractmethod
-    def scalar_reward(self, vector: np.ndarray, ended: np.ndarray) -> np.ndarray:
-        """The reward of one step, (num_envs,), from its vector (num_envs, 4) and whether it terminated an episode."""
 
     @property
     @abstractmethod
@@ -100,7 +73,36 @@ class EpisodeDynamics(ABC):
         """What a family tells in `info` beside mask, reward vector and totals, each (num_envs, …)."""
         return {}
 
-    # -- episodes -----------------------------------------------------------------------------------------------
+    # -- what policies may read ---------------------------------------------------------------------------------
+
+    @property
+    def slot(self) -> np.ndarray:
+        return np.asarray(self.slots["slot"])
+
+    @property
+    def episode(self) -> np.ndarray:
+        return np.asarray(self.slots["episode"])
+
+    @property
+    def task(self) -> np.ndarray:
+        """Root state of each episode, (num_envs,)."""
+        return np.asarray(self.slots["task"])
+
+    @property
+    def state(self) -> np.ndarray:
+        return np.asarray(self.slots["state"])
+
+    @property
+    def active(self) -> np.ndarray:
+        return np.asarray(self.slots["active"])
+
+    @property
+    def elapsed_steps(self) -> np.ndarray:
+        return np.asarray(self.slots["elapsed_steps"])
+
+    @property
+    def usd_left(self) -> np.ndarray:
+        return np.asarray(self.slots["usd_left"])
 
     @property
     def w_cost(self) -> np.ndarray:
@@ -111,52 +113,57 @@ class EpisodeDynamics(ABC):
         return self.terms.latency_weight
 
     @property
+    def action_mask(self) -> np.ndarray:
+        """Legal actions now, (num_envs, num_actions) int8."""
+        return np.asarray(self.game.mask)
+
+    @property
+    def observation(self) -> np.ndarray:
+        """What policies see now, (num_envs, layout.size) float32; overwritten by the next step."""
+        return np.asarray(self.game.seen)
+
+    # -- episodes -----------------------------------------------------------------------------------------------
+
+    @property
     def max_episode_steps(self) -> int:
         return self.arguments.max_episode_steps or self.default_max_episode_steps
 
+    def start_run(self, key: np.uint64) -> None:
+        """From here on draws depend on `key`; slots and their episodes are counted from 0."""
+        self.key, self._rules = np.uint64(key), None
+        self.slots["episode"], self.slots["slot"] = -1, np.arange(self.num_envs)
+
+    def share(self, group_size: int) -> None:
+        """From here on so many consecutive slots share task and terms."""
+        self.group_size, self._rules = group_size, None
+
+    @property
+    def rules(self) -> Rules:
+        """What holds for all episodes until the next reset."""
+        if self._rules is None:
+            own, bounds = self.arguments.group_noise == "own", self.arguments.ranges.bounds
+            self._rules = Rules(self.key, self.group_size, own, self.restarts, self.max_episode_steps, bounds)
+        return self._rules
+
     def begin(self, which: np.ndarray, tasks: np.ndarray | None = None) -> None:
-        """Start the next episode of the slots `which`; `tasks` names their root states, by default drawn."""
-        self.episode[which] += 1
-        unit, episode = self.slot[which] // self.group_size, self.episode[which]
-        if tasks is None:
-            tasks = self.roots[integers(self.key, len(self.roots), unit, episode, Stream.TASK)]
-        self.arguments.ranges.draw(self.terms, which, self.key, unit, episode)
-        self.task[which] = self.state[which] = tasks
-        self.usd_left[which] = self.terms.budget_usd[which]
-        self.totals.clear(which)
-        self.elapsed_steps[which] = 0
-        self.active[which] = True
-        self.enter_task(which)
+        """Start the next episode of the slots `which` (M,); `tasks` (M,) names their root states, by default drawn."""
+        given = np.full(len(which), -1) if tasks is None else np.asarray(tasks, np.int64).copy()
+        self._bound()[0](self.rules, self.game, np.array(which, np.int64), given)
 
-    def noise_unit(self, which: np.ndarray) -> np.ndarray:
-        """The counter that the hidden draws of these slots depend on: their own, or their group's."""
-        return self.slot[which] if self.arguments.group_noise == "own" else self.slot[which] // self.group_size
+    def step(self, action: np.ndarray) -> None:
+        """Move every active slot by its action, (num_envs,) int64; idle slots stay as they are."""
+        self._bound()[1](self.rules, self.game, action)
 
-    def step(self, action: np.ndarray, mask: np.ndarray) -> Transition:
-        """Move every active slot. `mask` holds the legal actions and is updated; idle slots stay as they are."""
-        vector = np.zeros((self.num_envs, 4))
-        terminated = np.zeros(self.num_envs, bool)
-        self.elapsed_steps[self.active] += 1
-        legal = self.active & (mask[np.arange(self.num_envs), action] == 1)
-        stuck = self.active & ~mask.any(axis=1)
-        which = np.flatnonzero(legal)
-        if len(which):
-            vector[which], terminated[which] = self.act(which, action[which])
-            self._account(which, vector[which])
-        self.write_action_mask(mask)
-        # Nothing legal is left: nothing is affordable, or no call is left and nothing was heard. A failure.
-        terminated |= stuck | (self.active & ~mask.any(axis=1))
-        truncated = self.active & ~terminated & (self.elapsed_steps >= self.max_episode_steps)
-        reward = self.scalar_reward(vector, terminated)
-        reward = np.where(self.active & ~legal & ~stuck, INVALID_ACTION_REWARD, reward)
-        self.active &= ~(terminated | truncated)
-        return Transition(vector, reward, terminated, truncated)
-
-    def _account(self, which: np.ndarray, vector: np.ndarray) -> None:
-        self.totals.quality[which] += vector[:, QUALITY]
-        self.totals.cost_usd[which] += vector[:, COST_USD]
-        self.totals.latency_s[which] += vector[:, LATENCY_S]
-        self.usd_left[which] -= vector[:, COST_USD]
+    def _bound(self) -> tuple[Callable[..., None], Callable[..., None]]:
+        """The two kernels, ready to be called."""
+        if self._kernels is None:
+            numbers = np.zeros(1, np.int64)
+            kind = type(self)
+            self._kernels = (
+                bind(kind.enter_all, self.rules, self.game, numbers, numbers),
+                bind(kind.step_all, self.rules, self.game, numbers),
+            )
+        return self._kernels
 
     def describe(self, slot: int) -> str:
         """The episode of `slot` as text."""

@@ -74,8 +74,8 @@ class RoutingVectorEnv(gym.vector.VectorEnv):
         self.single_action_space = gym.spaces.Discrete(self.layout.num_actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.action_mask = np.zeros((num_envs, self.layout.num_actions), np.int8)
-        self._finished = np.zeros(num_envs, bool)
+        self.dynamics.restarts = mode is AutoresetMode.NEXT_STEP
+        self._everyone = np.ones(num_envs, bool)
         self._keyed = False
 
     @property
@@ -101,45 +101,36 @@ class RoutingVectorEnv(gym.vector.VectorEnv):
             raise ValueError("reset_mask goes with task alone: expected seed, group and slot at a reset of all slots")
         dynamics = self.dynamics
         if seed is not None or not self._keyed:
-            dynamics.key = key_from_seed(seed)
-            dynamics.episode[:] = -1
-            dynamics.slot = np.arange(self.num_envs)
+            dynamics.start_run(key_from_seed(seed))
             self._keyed = True
         which = np.arange(self.num_envs)
         if "reset_mask" in options:
             which = np.flatnonzero(np.asarray(options["reset_mask"], bool))
         else:
-            dynamics.group_size = self._group_size(options.get("group", 1))
+            dynamics.share(self._group_size(options.get("group", 1)))
         if "slot" in options:
-            dynamics.slot = np.broadcast_to(np.asarray(options["slot"], np.int64), (self.num_envs,)).copy()
+            dynamics.slot[:] = np.asarray(options["slot"], np.int64)
         tasks = self._root_rows(options["task"], len(which)) if "task" in options else None
         dynamics.begin(which, tasks)
-        dynamics.write_action_mask(self.action_mask)
-        self._finished[which] = False
         return self._observation(), self._info(np.zeros((self.num_envs, len(VECTOR_NAMES))))
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        action = self._actions(actions)
         dynamics = self.dynamics
-        restart = self._finished.copy() if self.autoreset is AutoresetMode.NEXT_STEP else None
-        transition = dynamics.step(action, self.action_mask)
-        ended = transition.terminated | transition.truncated
+        dynamics.step(self._actions(actions))
+        vector, reward, terminated, truncated = (values.copy() for values in dynamics.latest)
         final: dict[str, Any] = {}
         if self.autoreset is AutoresetMode.SAME_STEP:
-            restart = ended
-            if ended.any():
+            ended = terminated | truncated
+            which = np.flatnonzero(ended)
+            if len(which):
                 final = {
-                    "final_obs": self._observation(),
+                    "final_obs": self._observation(which),
                     "_final_obs": ended,
-                    "final_info": self._info(transition.vector),
+                    "final_info": self._info(vector),
                     "_final_info": ended,
                 }
-        if restart is not None and restart.any():
-            dynamics.begin(np.flatnonzero(restart))
-            dynamics.write_action_mask(self.action_mask)
-        self._finished = ended if self.autoreset is not AutoresetMode.SAME_STEP else np.zeros_like(ended)
-        info = self._info(transition.vector) | final
-        return self._observation(), transition.reward, transition.terminated, transition.truncated, info
+                dynamics.begin(which)
+        return self._observation(), reward, terminated, truncated, self._info(vector) | final
 
     def _actions(self, actions: Any) -> np.ndarray:
         """Actions of the action space, (num_envs,) int64; a ValueError names the first that is none."""
@@ -148,12 +139,13 @@ class RoutingVectorEnv(gym.vector.VectorEnv):
             raise ValueError(f"actions of shape {given.shape}: expected ({self.num_envs},)")
         if given.dtype.kind not in "biuf":
             raise ValueError(f"actions of type {given.dtype}: expected whole numbers from 0 to {size - 1}")
-        if given.dtype.kind == "f" or given.min() < 0 or given.max() >= size:
+        whole = np.ascontiguousarray(given, np.int64)
+        # As unsigned numbers, negative ones are beyond any action.
+        if whole.view(np.uint64).max() >= size or (given.dtype.kind == "f" and (whole != given).any()):
             good = (given >= 0) & (given < size) & (given == np.floor(given))
-            if not good.all():
-                slot = int(np.argmin(good))
-                raise ValueError(f"action {given[slot]} of slot {slot}: expected a whole number from 0 to {size - 1}")
-        return given.astype(np.int64, copy=False)
+            slot = int(np.argmin(good))
+            raise ValueError(f"action {given[slot]} of slot {slot}: expected a whole number from 0 to {size - 1}")
+        return whole
 
     def render(self) -> tuple[Any, ...] | None:
         """The state of every slot: as text with render_mode="ansi", as a picture with "rgb_array"."""
@@ -163,20 +155,24 @@ class RoutingVectorEnv(gym.vector.VectorEnv):
         show = self.dynamics.describe if self.render_mode == "ansi" else self.dynamics.picture
         return tuple(show(slot) for slot in range(self.num_envs))
 
-    def _observation(self) -> Any:
-        out = np.empty((self.num_envs, self.layout.size), np.float32)
-        self.dynamics.observe(out)
-        return {"observation": out, "action_mask": self.action_mask.copy()} if self.mask_in_obs else out
+    def _observation(self, which: np.ndarray | None = None) -> Any:
+        """Copies of all observations, or with zeros in place of those that are not among the slots `which`."""
+        seen, mask = self.dynamics.observation, self.dynamics.action_mask
+        if which is None:
+            seen, mask = seen.copy(), mask.copy() if self.mask_in_obs else mask
+        else:
+            seen, mask = _only(seen, which), _only(mask, which) if self.mask_in_obs else mask
+        return {"observation": seen, "action_mask": mask} if self.mask_in_obs else seen
 
     def _info(self, vector: np.ndarray) -> dict[str, Any]:
-        everyone = np.ones(self.num_envs, bool)
-        extra = self.dynamics.extra_info()
+        everyone, dynamics = self._everyone, self.dynamics
+        extra = dynamics.extra_info()
         return {
-            "action_mask": self.action_mask.copy(),
+            "action_mask": dynamics.action_mask.copy(),
             "_action_mask": everyone,
             "reward_vector": vector,
             "_reward_vector": everyone,
-            "totals": self.dynamics.totals.vector(),
+            "totals": dynamics.totals_vector.copy(),
             "_totals": everyone,
             **extra,
             **{f"_{name}": everyone for name in extra},
@@ -231,22 +227,39 @@ class RoutingEnv(gym.Env):
 
     def action_masks(self) -> np.ndarray:
         """Legal actions, (num_actions,) bool; the name that maskable algorithms look for."""
-        return self.batch.action_mask[0].astype(bool)
+        return self.dynamics.action_mask[0].astype(bool)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        observation, info = self.batch.reset(seed=seed, options=options)
-        return _first(observation), _first_info(info)
+        self.batch.reset(seed=seed, options=options)
+        return self._observation(), self._info(np.zeros(len(VECTOR_NAMES)))
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.batch.step(np.asarray([action]))
+        dynamics = self.batch.dynamics
+        dynamics.step(self.batch._actions([action]))
+        latest = dynamics.latest
         return (
-            _first(observation),
-            float(reward[0]),
-            bool(terminated[0]),
-            bool(truncated[0]),
-            _first_info(info),
+            self._observation(),
+            latest.reward.item(),
+            latest.terminated.item(),
+            latest.truncated.item(),
+            self._info(latest.vector[0].copy()),
         )
+
+    def _observation(self) -> Any:
+        seen = self.batch.dynamics.observation[0].copy()
+        if not self.batch.mask_in_obs:
+            return seen
+        return {"observation": seen, "action_mask": self.batch.dynamics.action_mask[0].copy()}
+
+    def _info(self, vector: np.ndarray) -> dict[str, Any]:
+        dynamics = self.batch.dynamics
+        return {
+            "action_mask": dynamics.action_mask[0].copy(),
+            "reward_vector": vector,
+            "totals": dynamics.totals_vector[0].copy(),
+            **{name: values[0] for name, values in dynamics.extra_info().items()},
+        }
 
     def render(self) -> Any:
         """The episode so far: as text with render_mode="ansi", as a picture with "rgb_array"."""
@@ -254,11 +267,8 @@ class RoutingEnv(gym.Env):
         return None if frames is None else frames[0]
 
 
-def _first(observation: Any) -> Any:
-    if isinstance(observation, dict):
-        return {name: value[0] for name, value in observation.items()}
-    return observation[0]
-
-
-def _first_info(info: dict[str, Any]) -> dict[str, Any]:
-    return {name: value[0] for name, value in info.items() if not name.startswith("_")}
+def _only(rows: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """`rows` with zeros in place of all but `which`."""
+    kept = np.zeros_like(rows)
+    kept[which] = rows[which]
+    return kept

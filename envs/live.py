@@ -9,9 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlroute.envs import observing
+from rlroute.envs.observing import text_size
+from rlroute.envs.recording import PROMPT_TOKENS, Recording
+from rlroute.envs.slots import idle_slots
 from rlroute.envs.terms import TermRanges, Terms, ends
 from rlroute.features import TextModel
+from rlroute.jit import records
 from rlroute.policy import WEIGHTS_FILE, PolicyError, TrainedPolicy
 from rlroute.pool import Pool
 from rlroute.prices import is_billed
@@ -34,6 +37,7 @@ class LiveEpisode(ABC):
 
     # Terms that this family has no use for, with what to give instead: refused, since ignoring a cap would break it.
     foreign_terms: ClassVar[dict[str, str]] = {}
+    slot_fields: ClassVar[dict[str, Any]]  # what its slot holds, as in the family's dynamics
     sections: ClassVar[dict[str, type]] = {"arguments": dict, "choices": dict, "reference": dict, "constants": dict}
 
     @classmethod
@@ -65,22 +69,22 @@ class LiveEpisode(ABC):
         if self.arguments["obs"] != "features":
             raise ValueError("this policy observes rows of its log (obs='index') and cannot act on live texts")
         self.untrained: list[str] = []
-        self.terms = self._terms(terms)
-        self.usd_left = self.terms.budget_usd.copy()
-        self.spent_usd = np.zeros(1)
+        self.slots = idle_slots(1, self.slot_fields)
+        self.terms = Terms(*(self.slots[name] for name in Terms._fields))
+        self._set_terms(terms)
+        self.slots["usd_left"] = self.slots["budget_usd"]
+        self.usd_left, self.spent_usd = self.slots["usd_left"], self.slots["cost_usd"]
 
-    def _terms(self, given: Mapping[str, float | None]) -> Terms:
-        terms = Terms.empty(1)
+    def _set_terms(self, given: Mapping[str, float | None]) -> None:
         for name, argument in TRAINED.items():
             value = given[name]
             trained: Any = self.arguments.get(argument)
             if value is not None:
                 self._refuse_or_note(name, value, trained)
-                getattr(terms, name)[:] = value
+                self.slots[name] = value
             elif name.endswith("_weight"):
                 low, high = ends(trained)
-                getattr(terms, name)[:] = np.sqrt(low * high)
-        return terms
+                self.slots[name] = np.sqrt(low * high)
 
     def _refuse_or_note(self, name: str, value: float, trained: Any) -> None:
         """Refuses a term that means nothing here, and notes one that the policy never saw in training."""
@@ -175,31 +179,28 @@ class LiveBase(LiveEpisode):
             self._text = text
         # A log keeps extra features in single precision.
         extra = np.array([features[name] for name in self.extra_names], np.float32)
-        self.extra = self.model.standardise(extra[None].astype(np.float64))
-        self.text = self.model.project(self._full_text)[:, : observing.text_size(self.layout)]
-        self.prior, self.prospect = self.model.estimates(self._full_text, self.extra)
+        extra_features = self.model.standardise(extra[None].astype(np.float64))
+        text = self.model.project(self._full_text)
+        prior, prospect = self.model.estimates(self._full_text, extra_features)
         self.prompt_tokens = np.full((1, self.pool.size), prompt_tokens)
+        known = (text[:, : text_size(self.layout)], extra_features, prior, prospect)
+        calls = np.zeros((1, self.pool.size, 3), np.int32)
+        calls[:, :, PROMPT_TOKENS] = self.prompt_tokens
+        nothing = records(0, {})
+        self.recording = Recording(nothing, np.concatenate(known, axis=1, dtype=np.float32), calls, nothing)
 
     @abstractmethod
     def callable(self) -> np.ndarray:
         """(1, num_choices) bool: choices that may be called now."""
 
     @abstractmethod
-    def write(self, out: np.ndarray, common: dict[str, np.ndarray]) -> None:
-        """Fill `out` by the family's observation function; `common` is what every family's situation holds."""
+    def write(self, out: np.ndarray) -> None:
+        """Fill `out`, (1, layout.size) float32, by the family's observation kernels."""
 
     def observe(self) -> np.ndarray:
         """(1, layout.size) float32."""
         out = np.empty((1, self.layout.size), np.float32)
-        common = {
-            "text": self.text,
-            "extra": self.extra,
-            "prior": self.prior,
-            "prompt_tokens": self.prompt_tokens,
-            "usd_left": self.usd_left,
-            "callable": self.callable(),
-        }
-        self.write(out, common)
+        self.write(out)
         return out
 
     def affordable(self) -> np.ndarray:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from rlroute.features import NUM_TEXT_COMPONENTS
+from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
 
 WEIGHT_FLOOR, WEIGHT_CEILING = 1e-3, 1e2
+LOG_WEIGHT_RANGE = math.log(WEIGHT_CEILING / WEIGHT_FLOOR)
 PENALTY_CEILING = 4.0
 SIZE_AIM = 128  # floats of an observation
 LEAST_TEXT = 16
@@ -37,15 +39,11 @@ def make_layout(
     num_extra: int,
     context_actions: tuple[str, ...],
     choice_actions: tuple[str, ...],
-    index: bool,
 ) -> Layout:
-    """A layout with the static features of a state first: text and extra numbers, or with `index` its row.
+    """A layout with the static features of a state first, text and extra numbers.
 
     Text gets what is left of `SIZE_AIM` floats, but at least `LEAST_TEXT` components.
     """
-    if index:
-        choice = tuple(feature for feature in choice if feature not in (PRIOR, PROSPECT))
-        return Layout((ROW, *context), choice, num_choices, context_actions, choice_actions)
     extra = (Feature("extra", "standard deviations / 3", -1, 1, num_extra),) if num_extra else ()
     others = sum(f.size for f in (*extra, *context)) + num_choices * sum(f.size for f in choice)
     size = int(np.clip(SIZE_AIM - others, LEAST_TEXT, NUM_TEXT_COMPONENTS))
@@ -53,49 +51,60 @@ def make_layout(
     return Layout((text, *extra, *context), choice, num_choices, context_actions, choice_actions)
 
 
+class Frame(NamedTuple):
+    """The constants of an observation."""
+
+    static_size: int  # floats of text and extra features; 0 where the row of the state stands in for them
+    context_size: int
+    block_size: int
+    c_ref: float
+    l_ref: float
+    horizon: int  # the largest step
+
+
+def make_frame(layout: Layout, c_ref: float, l_ref: float, horizon: int) -> Frame:
+    """The constants of observations in `layout`."""
+    size = sum(feature.size for feature in layout.context if feature.name in ("text", "extra"))
+    return Frame(size, layout.context_size, layout.block_size, float(c_ref), float(l_ref), max(int(horizon), 1))
+
+
 def text_size(layout: Layout) -> int:
     """How many text components an observation carries; 0 with `obs="index"`."""
     return sum(feature.size for feature in layout.context if feature.name == "text")
 
 
-def write_features(
-    out: np.ndarray,  # (N, layout.size), filled
-    layout: Layout,
-    static: Sequence[np.ndarray],  # arrays of shape (N, size), first in the context
-    context: Sequence[np.ndarray],  # arrays of shape (N,), the rest of the context
-    blocks: Sequence[np.ndarray],  # arrays of shape (N, num_choices)
-) -> None:
-    """Write columns in the order of the layout."""
-    at = 0
-    for array in static:
-        out[:, at : at + array.shape[1]] = array
-        at += array.shape[1]
-    for column in context:
-        out[:, at] = column
-        at += 1
-    block = out[:, at:].reshape(len(out), layout.num_choices, layout.block_size)
-    for offset, column in enumerate(blocks):
-        block[:, :, offset] = column
+@kernel
+def write_static(out: np.ndarray, i: int, frame: Frame, known: np.ndarray, s: int) -> int:
+    """Writes text and extra features of state `s`, or its row, at the start of row `i`; returns where they end."""
+    if frame.static_size == 0:
+        out[i, 0] = s
+        return 1
+    for k in range(frame.static_size):
+        out[i, k] = known[s, k]
+    return frame.static_size
 
 
-def weight_feature(weight: np.ndarray) -> np.ndarray:
+@kernel
+def weight_feature(weight: float) -> float:
     """A weight on a log scale from 0.001 (and below) to 100 (and above), in [0, 1]."""
-    clipped = np.clip(weight, WEIGHT_FLOOR, WEIGHT_CEILING)
-    return np.log(clipped / WEIGHT_FLOOR) / math.log(WEIGHT_CEILING / WEIGHT_FLOOR)
+    return math.log(min(max(weight, WEIGHT_FLOOR), WEIGHT_CEILING) / WEIGHT_FLOOR) / LOG_WEIGHT_RANGE
 
 
-def money_feature(amount: np.ndarray, unit: float) -> np.ndarray:
+@kernel
+def money_feature(amount: float, unit: float) -> float:
     """An amount in multiples of `unit`, on a log2 scale from 1/256 to 256 units, in [−1, 1]; 1 for no limit."""
-    return np.clip(np.log2(np.maximum(amount / unit, 1e-9)) / 8.0, -1.0, 1.0)
+    if math.isinf(amount):
+        return 1.0
+    return min(max(math.log2(max(amount / unit, 1e-9)) / 8.0, -1.0), 1.0)
 
 
-def penalty_feature(weight: np.ndarray, amount: np.ndarray, unit: float | np.ndarray) -> np.ndarray:
+@kernel
+def penalty_feature(weight: float, amount: float, unit: float) -> float:
     """An amount as the reward will count it, weight · amount / unit, at most 4."""
-    return np.clip(weight * amount / unit, 0.0, PENALTY_CEILING)
+    return min(max(weight * amount / unit, 0.0), PENALTY_CEILING)
 
 
-def reserve_share(reserve_usd: np.ndarray, usd_left: np.ndarray) -> np.ndarray:
-    """Reserves (N, num_choices) as shares of the budgets left (N,), at most 1; 0 without a cap."""
-    capped = np.isfinite(usd_left)[:, None]
-    left = np.where(capped, np.maximum(usd_left[:, None], 1e-12), 1.0)
-    return np.where(capped, np.clip(reserve_usd / left, 0.0, 1.0), 0.0)
+@kernel
+def reserve_share(reserve_usd: float, usd_left: float) -> float:
+    """A reserve as a share of the budget left, at most 1; 0 without a cap."""
+    return 0.0 if math.isinf(usd_left) else min(max(reserve_usd / max(usd_left, 1e-12), 0.0), 1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,12 +9,14 @@ import numpy as np
 from rlroute.draws import Stream, permuted_index
 from rlroute.envs.arguments import ReplayArguments
 from rlroute.envs.episodes import EpisodeDynamics
-from rlroute.envs.observing import text_size
+from rlroute.envs.observing import Frame, make_frame, text_size
+from rlroute.envs.recording import Recording, recording_of
 from rlroute.envs.terms import Range, ends
 from rlroute.features import full_text_features, log_features
+from rlroute.layout import Layout
 from rlroute.log import load_log
 from rlroute.pool import Pool
-from rlroute.rewards import Reward, make_reward
+from rlroute.rewards import RewardRules, reward_rules
 
 # A charge may exceed its reserve by this share: sums and products of prices round. Below what counts as a violation.
 RESERVE_ROUNDING = 1e-10
@@ -25,6 +26,7 @@ class ReplayDynamics(EpisodeDynamics):
     """N episodes over one log, whose responses are drawn among the recorded ones."""
 
     arguments_type: ClassVar[type[ReplayArguments]]
+    response_fields: ClassVar[tuple[str, ...]]  # what its kernels read of a response, see recording.RESPONSE
     arguments: ReplayArguments
 
     def __init__(self, arguments: ReplayArguments, num_envs: int) -> None:
@@ -34,42 +36,26 @@ class ReplayDynamics(EpisodeDynamics):
         self.prior, self.text = self.features.prior, self.features.text
         if arguments.budget_usd is not None:
             self._refuse_unusable_budget(arguments.budget_usd)
-        self.reward = self._make_reward()
         self.c_ref, self.l_ref = self.features.reference.cost_usd, self.features.reference.latency_s
 
-    @cached_property
-    def text_size(self) -> int:
-        """Text components that an observation carries."""
-        return text_size(self.layout)
+    def recording(self, layout: Layout) -> Recording:
+        """The log as kernels read it."""
+        arguments, size = self.arguments, text_size(layout)
+        return recording_of(self.log, arguments.featuriser, arguments.split_salt, size, self.response_fields)
 
-    def _make_reward(self) -> Reward:
+    def frame(self, layout: Layout) -> Frame:
+        """The constants of observations in `layout`."""
+        return make_frame(layout, self.c_ref, self.l_ref, int(self.arrays.step.max(initial=0)))
+
+    def reward_rules(self) -> RewardRules:
+        """The reward and its constants."""
         arguments = self.arguments
-        return make_reward(
+        return reward_rules(
             arguments.reward,
             self.features.reference,
             metric=arguments.reward_metric,
             window=arguments.reward_window,
         )
-
-    def scalar_reward(self, vector: np.ndarray, ended: np.ndarray) -> np.ndarray:
-        return self.reward(vector, self.totals, ended, self.w_cost, self.w_latency)
-
-    def draw(self, which: np.ndarray, choice: np.ndarray, position: np.ndarray) -> np.ndarray:
-        """Response rows: attempt number `position` of `choice` in each slot's state, in the episode's own order."""
-        cell = self.state[which].astype(np.int64) * self.pool.size + choice
-        first = self.arrays.cell[cell]
-        size = self.arrays.cell[cell + 1] - first
-        order = permuted_index(
-            self.key,
-            size,
-            np.minimum(position, size - 1),
-            self.noise_unit(which),
-            self.episode[which],
-            self.state[which],
-            choice,
-            np.int64(Stream.ATTEMPT),
-        )
-        return first + order
 
     def drawn_rows(self, tasks: np.ndarray, slot: np.ndarray, episode: np.ndarray) -> np.ndarray:
         """What `draw` will give in whole episodes, (num_states, num_choices, max_attempts): for ceilings alone.
@@ -125,16 +111,6 @@ class ReplayDynamics(EpisodeDynamics):
             and arguments.budget_usd is None
             and self.max_episode_steps >= self.default_max_episode_steps
         )
-
-    def recorded(self, state: np.ndarray) -> np.ndarray:
-        """Attempts recorded for each choice, (N, num_choices)."""
-        return self.arrays.num_attempts[state]
-
-    def affordable(self, prompt_tokens: np.ndarray) -> np.ndarray:
-        """Choices whose reserve the budget covers, (num_envs, num_choices); everything where there is no cap."""
-        if self.arguments.budget_usd is None:
-            return np.ones(prompt_tokens.shape, bool)
-        return self.pool.reserve_usd(prompt_tokens) <= self.usd_left[:, None]
 
     # -- the environment as a policy file and references see it --------------------------------------------------
 
@@ -208,7 +184,7 @@ class ReplayDynamics(EpisodeDynamics):
                 f"of {reserve[state, choice]:.6g} USD, input price × prompt tokens + output price × "
                 "max_completion_tokens"
             )
-        reserve = np.where(self.recorded(self.roots) > 0, reserve[self.roots], np.inf)
+        reserve = np.where(self.arrays.num_attempts[self.roots] > 0, reserve[self.roots], np.inf)
         cheapest = float(reserve.min())
         if ends(budget_usd)[0] < cheapest:
             name = self.pool.names[int(reserve.min(axis=0).argmin())]

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from rlroute.draws import Stream, integers, uniform
+from rlroute.draws import Stream, fold, to_unit
+from rlroute.jit import kernel
 
 Range = float | tuple[float, float]
 
 
-@dataclass
-class Terms:
+COST_WEIGHT, LATENCY_WEIGHT, BUDGET_USD, BUDGET_CALLS = (
+    np.uint64(stream) for stream in (Stream.COST_WEIGHT, Stream.LATENCY_WEIGHT, Stream.BUDGET_USD, Stream.BUDGET_CALLS)
+)
+
+
+class Terms(NamedTuple):
     """One row per slot, each array of shape (num_envs,); infinite budgets bind nothing."""
 
     cost_weight: np.ndarray
@@ -54,16 +60,45 @@ class TermRanges:
             if name == "budget_calls" and (low != int(low) or high != int(high)):
                 raise ValueError(f"budget_calls={value!r}: expected whole numbers of calls")
 
-    def draw(self, terms: Terms, which: np.ndarray, key: np.uint64, slot: np.ndarray, episode: np.ndarray) -> None:
-        """Fill the rows `which` of `terms`; `slot` and `episode` are their counters, of the same length."""
-        terms.cost_weight[which] = _log_uniform(self.preference, key, slot, episode, Stream.COST_WEIGHT)
-        terms.latency_weight[which] = _log_uniform(self.latency_preference, key, slot, episode, Stream.LATENCY_WEIGHT)
-        if self.budget_usd is not None:
-            low, high = ends(self.budget_usd)
-            terms.budget_usd[which] = low + (high - low) * uniform(key, slot, episode, Stream.BUDGET_USD)
-        if self.budget_calls is not None:
-            low, high = (int(end) for end in ends(self.budget_calls))
-            terms.budget_calls[which] = low + integers(key, high - low + 1, slot, episode, Stream.BUDGET_CALLS)
+    @property
+    def bounds(self) -> TermBounds:
+        """The ranges as kernels read them."""
+        no_cap = (math.inf, math.inf)
+        budgets = (no_cap if cap is None else ends(cap) for cap in (self.budget_usd, self.budget_calls))
+        return TermBounds(
+            *ends(self.preference), *ends(self.latency_preference), *(end for cap in budgets for end in cap)
+        )
+
+
+class TermBounds(NamedTuple):
+    """Lower and upper ends of `TermRanges`; infinite ones are no cap."""
+
+    cost_low: float
+    cost_high: float
+    latency_low: float
+    latency_high: float
+    usd_low: float
+    usd_high: float
+    calls_low: float
+    calls_high: float
+
+
+@kernel
+def draw_terms(bounds: TermBounds, slots: np.ndarray, i: int, seed: np.uint64) -> None:
+    """Fill the terms of slot `i` from `seed`, the hash of the run's key, the group and the episode."""
+    slots[i].cost_weight = log_uniform(bounds.cost_low, bounds.cost_high, fold(seed, COST_WEIGHT))
+    slots[i].latency_weight = log_uniform(bounds.latency_low, bounds.latency_high, fold(seed, LATENCY_WEIGHT))
+    low, high = bounds.usd_low, bounds.usd_high
+    slots[i].budget_usd = low if low == high else low + (high - low) * to_unit(fold(seed, BUDGET_USD))
+    low, high = bounds.calls_low, bounds.calls_high
+    more = 0.0 if low == high else math.floor((high - low + 1.0) * to_unit(fold(seed, BUDGET_CALLS)))
+    slots[i].budget_calls = low + more
+
+
+@kernel
+def log_uniform(low: float, high: float, seed: np.uint64) -> float:
+    """A number between `low` and `high`, uniform on a log scale."""
+    return low if low == high else low * (high / low) ** to_unit(seed)
 
 
 def ends(value: Range) -> tuple[float, float]:
@@ -72,10 +107,3 @@ def ends(value: Range) -> tuple[float, float]:
         low, high = value
         return float(low), float(high)
     return float(value), float(value)
-
-
-def _log_uniform(value: Range, key: np.uint64, slot: np.ndarray, episode: np.ndarray, stream: Stream) -> np.ndarray:
-    low, high = ends(value)
-    if low == high:
-        return np.full(slot.shape, low)
-    return low * (high / low) ** uniform(key, slot, episode, stream)

@@ -8,13 +8,18 @@ same state in the same episode hear the same response.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rlroute.jit import kernel
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_LAST = np.uint64(2**64 - 1)  # above every rank
+_1, _11, _27, _30, _31 = (np.uint64(n) for n in (1, 11, 27, 30, 31))
 
 
 class Stream(IntEnum):
@@ -40,21 +45,33 @@ def key_from_seed(seed: int | np.random.SeedSequence | None) -> np.uint64:
     return np.uint64(sequence.generate_state(1, np.uint64)[0])
 
 
+@kernel
+def fold(state: Any, counter: Any) -> Any:
+    """One round of the hash: a counter folded into a state. Scalars in compiled code, arrays elsewhere, all uint64."""
+    state = (state ^ counter) + _GOLDEN
+    state = (state ^ (state >> _30)) * _MIX_1
+    state = (state ^ (state >> _27)) * _MIX_2
+    return state ^ (state >> _31)
+
+
+@kernel
+def to_unit(state: Any) -> Any:
+    """A number in [0, 1) from the upper 53 bits of a hash."""
+    return np.float64(state >> _11) * 2.0**-53
+
+
 def hash_u64(key: np.uint64, *counters: ArrayLike) -> np.ndarray:
     """SplitMix64's finaliser (Steele, Lea & Flood 2014) folded over the counters, which broadcast."""
     with np.errstate(over="ignore"):
         state = np.asarray(key, np.uint64)
         for counter in counters:
-            state = (state ^ np.asarray(counter).astype(np.uint64)) + _GOLDEN
-            state = (state ^ (state >> np.uint64(30))) * _MIX_1
-            state = (state ^ (state >> np.uint64(27))) * _MIX_2
-            state = state ^ (state >> np.uint64(31))
+            state = fold(state, np.asarray(counter).astype(np.uint64))
     return np.asarray(state, np.uint64)
 
 
 def uniform(key: np.uint64, *counters: ArrayLike) -> np.ndarray:
     """Float64 in [0, 1) from the upper 53 bits of the hash."""
-    return (hash_u64(key, *counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.asarray(to_unit(hash_u64(key, *counters)))
 
 
 def integers(key: np.uint64, high: ArrayLike, *counters: ArrayLike) -> np.ndarray:
@@ -72,7 +89,27 @@ def permuted_index(key: np.uint64, size: np.ndarray, position: np.ndarray, *coun
         return np.zeros(size.shape, np.int64)
     columns = np.arange(largest, dtype=np.uint64)
     expanded = [np.broadcast_to(np.asarray(c), size.shape)[:, None] for c in counters]
-    rank = hash_u64(key, *expanded, columns) >> np.uint64(1)  # (N, largest)
+    rank = hash_u64(key, *expanded, columns) >> _1  # (N, largest)
     rank[columns >= size[:, None].astype(np.uint64)] = np.uint64(2**64 - 1)
     order = np.argsort(rank, axis=1, kind="stable")
     return order[np.arange(len(size)), position]
+
+
+@kernel
+def permuted(state: Any, size: int, position: int) -> int:
+    """Element `position` of the permutation of range(size) that `permuted_index` draws, from the hash of its counters.
+
+    Walks up the ranks one by one: positions are mostly 0.
+    """
+    if size == 1:
+        return 0
+    chosen, beaten = 0, np.uint64(0)
+    for passed in range(position + 1):
+        best, found = _LAST, -1
+        for column in range(size):
+            rank = fold(state, np.uint64(column)) >> _1
+            later = passed == 0 or rank > beaten or (rank == beaten and column > chosen)
+            if later and rank < best:
+                best, found = rank, column
+        chosen, beaten = found, best
+    return chosen

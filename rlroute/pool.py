@@ -7,9 +7,52 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlroute.jit import kernel, records
+
 if TYPE_CHECKING:
     from rlroute.arrays import LogArrays
     from rlroute.features import LogFeatures
+
+
+# What kernels know of a choice, see `Pool`; families add fields of their own.
+PRICES: dict[str, Any] = {
+    "input_usd": np.float64,
+    "cached_input_usd": np.float64,
+    "output_usd": np.float64,
+    "max_completion_tokens": np.float64,
+    "cache_ttl_s": np.float64,
+    "mean_cost_usd": np.float64,
+    "mean_completion_tokens": np.float64,
+    "mean_latency_s": np.float64,
+    "priced": np.bool_,  # prices and the mean completion length are known
+}
+
+
+# The formulas take scalars in kernels, and arrays that broadcast elsewhere.
+
+
+@kernel
+def call_usd(
+    prompt_tokens: Any, cached_tokens: Any, completion_tokens: Any, input_usd: Any, cached_usd: Any, output_usd: Any
+) -> Any:
+    """Cost of one call from its tokens."""
+    return (prompt_tokens - cached_tokens) * input_usd + cached_tokens * cached_usd + completion_tokens * output_usd
+
+
+@kernel
+def likely_usd(pool: np.ndarray, choice: int, prompt_tokens: int, cached_tokens: int) -> float:
+    """What one call is likely to cost, as `Pool.expected_cost_usd` has it; `cached_tokens` ≤ `prompt_tokens`."""
+    c = pool[choice]
+    if prompt_tokens < 0 or not c.priced:
+        return c.mean_cost_usd
+    mean = c.mean_completion_tokens
+    return call_usd(prompt_tokens, cached_tokens, mean, c.input_usd, c.cached_input_usd, c.output_usd)
+
+
+@kernel
+def reserve_usd(prompt_tokens: Any, max_completion_tokens: Any, input_usd: Any, output_usd: Any) -> Any:
+    """The most that a call can cost: input price × prompt tokens + output price × completion limit."""
+    return np.maximum(prompt_tokens, 0) * input_usd + max_completion_tokens * output_usd
 
 
 @dataclass(frozen=True)
@@ -44,20 +87,29 @@ class Pool:
     def size(self) -> int:
         return len(self.names)
 
+    def to_records(self, **more: np.ndarray) -> np.ndarray:
+        """The pool as kernels read it, (num_choices,) records of `PRICES` and of `more` columns."""
+        table = records(self.size, {**PRICES, **{name: column.dtype for name, column in more.items()}})
+        for name in PRICES:
+            table[name] = getattr(self, name)
+        for name, column in more.items():
+            table[name] = column
+        return table
+
     def expected_cost_usd(self, prompt_tokens: np.ndarray, cached_tokens: np.ndarray | int = 0) -> np.ndarray:
         """What a call is likely to cost, (N, num_choices): token prices at the mean completion length of train.
 
         Where prompt tokens (−1), prices or completion lengths are unknown it is the mean cost on train.
         """
-        fresh = np.maximum(prompt_tokens - cached_tokens, 0)
-        by_tokens = (
-            fresh * self.input_usd
-            + np.minimum(cached_tokens, prompt_tokens) * self.cached_input_usd
-            + self.mean_completion_tokens * self.output_usd
-        )
-        priced = self.input_usd + self.output_usd > 0
-        known = (prompt_tokens >= 0) & np.isfinite(by_tokens) & priced
-        return np.where(known, by_tokens, self.mean_cost_usd)
+        served = np.minimum(cached_tokens, np.maximum(prompt_tokens, 0))
+        prices = (self.input_usd, self.cached_input_usd, self.output_usd)
+        by_tokens = call_usd(prompt_tokens, served, self.mean_completion_tokens, *prices)
+        return np.where((prompt_tokens >= 0) & self.priced, by_tokens, self.mean_cost_usd)
+
+    @property
+    def priced(self) -> np.ndarray:
+        """(num_choices,) bool: prices and the mean completion length are known."""
+        return np.isfinite(self.mean_completion_tokens) & (self.input_usd + self.output_usd > 0)
 
     def cost_usd(
         self,
@@ -67,15 +119,12 @@ class Pool:
         completion_tokens: np.ndarray,
     ) -> np.ndarray:
         """Cost of one call from its tokens; all arrays of shape (N,)."""
-        return (
-            (prompt_tokens - cached_tokens) * self.input_usd[choice]
-            + cached_tokens * self.cached_input_usd[choice]
-            + completion_tokens * self.output_usd[choice]
-        )
+        prices = (self.input_usd[choice], self.cached_input_usd[choice], self.output_usd[choice])
+        return np.asarray(call_usd(prompt_tokens, cached_tokens, completion_tokens, *prices))
 
     def reserve_usd(self, prompt_tokens: np.ndarray) -> np.ndarray:
-        """The most a call can cost, (N, num_choices): input price × prompt tokens + output price × completion limit."""
-        return np.maximum(prompt_tokens, 0) * self.input_usd + self.max_completion_tokens * self.output_usd
+        """The most a call can cost, (N, num_choices)."""
+        return np.asarray(reserve_usd(prompt_tokens, self.max_completion_tokens, self.input_usd, self.output_usd))
 
     def without_limit(self) -> list[str]:
         """Choices whose reserve is unknown, because their completion limit or a price is."""

@@ -2,24 +2,28 @@
 
 The vector is (quality, cost_usd, latency_s, format). Quality is paid once, when an episode ends; cost and latency
 are those of the step; format is −1 for malformed text and 0 elsewhere.
+
+`linear` and `ares` take scalars where environments compute with them, and arrays that broadcast elsewhere.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
-from typing import Protocol
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from rlroute.jit import kernel
 
 QUALITY, COST_USD, LATENCY_S, FORMAT = range(4)
 VECTOR_NAMES = ("quality", "cost_usd", "latency_s", "format")
 EXACT_MATCH = 0.999
 INVALID_ACTION_REWARD = -1.0
+RECENT = 1000  # episodes of the running window of Router-R1
 
 
-@dataclass
-class Totals:
+class Totals(NamedTuple):
     """Sums over the episode so far, each of shape (num_envs,)."""
 
     quality: np.ndarray
@@ -27,18 +31,6 @@ class Totals:
     latency_s: np.ndarray
     format: np.ndarray
     output_cost_usd: np.ndarray  # completion tokens alone, the cost of Router-R1
-
-    @classmethod
-    def zeros(cls, num_envs: int) -> Totals:
-        return cls(*(np.zeros(num_envs) for _ in range(5)))
-
-    def clear(self, which: np.ndarray) -> None:
-        for total in vars(self).values():
-            total[which] = 0.0
-
-    def vector(self) -> np.ndarray:
-        """(num_envs, 4), in the order of the reward vector."""
-        return np.stack([self.quality, self.cost_usd, self.latency_s, self.format], axis=1)
 
 
 @dataclass(frozen=True)
@@ -53,85 +45,109 @@ class Reference:
     root_cost_p95: float
 
 
-class Reward(Protocol):
-    """The scalar reward of one step of a batch of episodes."""
-
-    def __call__(
-        self,
-        vector: np.ndarray,  # (num_envs, 4), this step
-        totals: Totals,  # this step included
-        ended: np.ndarray,  # (num_envs,) bool, terminated in this step
-        cost_weight: np.ndarray,  # (num_envs,)
-        latency_weight: np.ndarray,  # (num_envs,)
-    ) -> np.ndarray: ...  # (num_envs,)
-
-
-@dataclass
-class Linear:
+@kernel
+def linear(
+    quality: Any, cost_usd: Any, latency_s: Any, cost_weight: Any, latency_weight: Any, c_ref: float, l_ref: float
+) -> Any:
     """quality − w_c · cost / c_ref − w_l · latency / l_ref, each paid when it arises."""
-
-    reference: Reference
-
-    def __call__(
-        self,
-        vector: np.ndarray,
-        totals: Totals,
-        ended: np.ndarray,
-        cost_weight: np.ndarray,
-        latency_weight: np.ndarray,
-    ) -> np.ndarray:
-        cost = cost_weight * vector[:, COST_USD] / self.reference.cost_usd
-        latency = latency_weight * vector[:, LATENCY_S] / max(self.reference.latency_s, 1e-9)
-        return vector[:, QUALITY] - cost - latency + vector[:, FORMAT]
+    return quality - cost_weight * cost_usd / c_ref - latency_weight * latency_s / max(l_ref, 1e-9)
 
 
-@dataclass
-class RouterR1:
-    """Router-R1's hierarchical reward (arXiv 2506.09033, reward section and code), paid at the end.
+@kernel
+def router_r1(right: float, format_: float, output_cost_usd: float, cost_weight: float, p5: float, p95: float) -> float:
+    """Router-R1's hierarchical reward of a whole episode (arXiv 2506.09033, reward section and code).
 
     Format wrong: −1. Wrong answer: 0. Right answer: (1 − α) + α·C, where α is the cost weight and
     C = 1 − clip((√c − p5) / (p95 − p5), 0, 1) falls with the completion-token cost c of all calls (C = 0.5 where
-    p95 − p5 < 1e-8). `metric="f1"` scales the same term by the recorded quality [ours: the paper only says that F1
-    may stand in].
-
-    p5 and p95 are frozen on train, so that a reward depends on its episode alone. `window="running"` takes them from
-    the last 1,000 episodes as the paper's code does; rewards then depend on the order of episodes.
+    p95 − p5 < 1e-8). `right` is 1 for an exact match and 0 otherwise, or the recorded quality where F1 stands in
+    [ours: the paper only says that it may].
     """
+    if format_ < 0:
+        return -1.0
+    # The code's threshold of 1e-8 is for costs in token·USD per million; ours are in USD, √1e-6 of that.
+    saved = 0.5
+    if p95 - p5 >= 1e-11:
+        saved = 1.0 - min(max((math.sqrt(output_cost_usd) - p5) / (p95 - p5), 0.0), 1.0)
+    return right * ((1.0 - cost_weight) + cost_weight * saved)
 
-    reference: Reference
-    metric: str = "em"
-    window: str = "frozen"
-    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
 
-    def __call__(
-        self,
-        vector: np.ndarray,
-        totals: Totals,
-        ended: np.ndarray,
-        cost_weight: np.ndarray,
-        latency_weight: np.ndarray,
-    ) -> np.ndarray:
-        root_cost = np.sqrt(totals.output_cost_usd)
-        if self.window == "running":
-            self._recent.extend(root_cost[ended].tolist())
-            recent = np.array(self._recent) if self._recent else np.zeros(1)
-            low, high = np.percentile(recent, [5, 95])
-        else:
-            low, high = self.reference.root_cost_p5, self.reference.root_cost_p95
-        # The code's threshold of 1e-8 is for costs in token·USD per million; ours are in USD, √1e-6 of that.
-        span = high - low
-        saved = 0.5 if span < 1e-11 else 1.0 - np.clip((root_cost - low) / span, 0.0, 1.0)
-        right = (totals.quality >= EXACT_MATCH).astype(np.float64) if self.metric == "em" else totals.quality
-        reward = right * ((1.0 - cost_weight) + cost_weight * saved)
-        return np.where(ended, np.where(totals.format < 0, -1.0, reward), 0.0)
+@kernel
+def ares(success: Any, mean_step: Any) -> Any:
+    """Ares' reward of whole episodes (arXiv 2603.07915): 1[success] · (5 + mean over the steps of their cost).
+
+    The formula is reconstructed from the paper's numbers [ours]; its −1 for bad format belongs to text. Known faults:
+    failures cost nothing, and since steps are averaged a longer episode costs no more than a short one.
+    """
+    return success * (ARES_SUCCESS + mean_step)
+
+
+@kernel
+def push(recent: np.ndarray, value: float) -> tuple[float, float]:
+    """Adds a value to the latest ones; returns their 5th and 95th percentile, linearly interpolated.
+
+    `recent` (2, RECENT + 1): how many values there have been and the values; behind them, scratch and the values in order.
+    """
+    size = recent.shape[1] - 1
+    recent[0, 1 + int(recent[0, 0]) % size] = value
+    recent[0, 0] += 1.0
+    held = min(int(recent[0, 0]), size)
+    for k in range(1, held + 1):  # insertion sort: kernels allocate nothing
+        at = k
+        while at > 1 and recent[1, at - 1] > recent[0, k]:
+            recent[1, at] = recent[1, at - 1]
+            at -= 1
+        recent[1, at] = recent[0, k]
+    return quantile(recent[1], held, 0.05), quantile(recent[1], held, 0.95)
+
+
+@kernel
+def quantile(ordered: np.ndarray, size: int, share: float) -> float:
+    """The quantile `share` of the values 1 to `size`, which are sorted."""
+    at = share * (size - 1)
+    below = int(math.floor(at))
+    above = min(below + 1, size - 1)
+    return ordered[1 + below] + (at - below) * (ordered[1 + above] - ordered[1 + below])
+
+
+class RewardRules(NamedTuple):
+    """Which reward, and its constants, as kernels read them."""
+
+    name: int  # index of REWARDS
+    f1: bool  # of router_r1: the recorded quality stands for an exact match
+    running: bool  # of router_r1: percentiles over the last episodes, not those frozen on train
+    c_ref: float
+    l_ref: float
+    root_cost_p5: float
+    root_cost_p95: float
+
+
+@kernel
+def replay_reward(rules: RewardRules, recent: np.ndarray, slots: np.ndarray, i: int, ended: bool) -> float:
+    """The reward of one step of slot `i`: `linear` at every step, `router_r1` where it `ended`; see `push` for `recent`.
+
+    A slot has the reward vector of this step, the totals with it, and the weights.
+    """
+    me = slots[i]
+    if rules.name == LINEAR:
+        quality, cost_usd, latency_s, format_ = me.vector[0], me.vector[1], me.vector[2], me.vector[3]
+        c_ref, l_ref = rules.c_ref, rules.l_ref
+        return linear(quality, cost_usd, latency_s, me.cost_weight, me.latency_weight, c_ref, l_ref) + format_
+    if not ended:
+        return 0.0
+    p5, p95 = rules.root_cost_p5, rules.root_cost_p95
+    if rules.running:
+        p5, p95 = push(recent, math.sqrt(me.output_cost_usd))
+    right = me.quality if rules.f1 else (1.0 if me.quality >= EXACT_MATCH else 0.0)
+    return router_r1(right, me.format, me.output_cost_usd, me.cost_weight, p5, p95)
 
 
 REWARDS = (
     "linear",
     "router_r1",
-    "ares",  # of EffortRoute, see `ares`
+    "ares",  # of EffortRoute
     "utility",  # of ToolGraph, see rlroute.envs.tool_graph.utility
 )
+LINEAR, ROUTER_R1, ARES, UTILITY = range(len(REWARDS))
 ARES_SUCCESS = 5.0
 ARES_STEP = (-0.2, -0.5, -1.0)  # of a step at low, mid and high effort
 
@@ -146,21 +162,16 @@ def ares_step_costs(num_levels: int) -> np.ndarray:
     return -np.geomspace(-ARES_STEP[0], -ARES_STEP[-1], num_levels)
 
 
-def ares(success: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Ares' reward of whole episodes (arXiv 2603.07915), (N,): 1[success] · (5 + mean over steps of their cost).
-
-    The formula is reconstructed from the paper's numbers [ours]; its −1 for bad format belongs to text. `success` (N,)
-    in {0, 1}; `steps` (N, num_levels) counts the steps at each level, from the least effort to the most. Known faults:
-    failures cost nothing, and since steps are averaged a longer episode costs no more than a short one.
-    """
-    mean = steps @ ares_step_costs(steps.shape[1]) / np.maximum(steps.sum(axis=1), 1)
-    return np.asarray(success * (ARES_SUCCESS + mean))
-
-
-def make_reward(name: str, reference: Reference, *, metric: str = "em", window: str = "frozen") -> Reward:
-    """The reward called `name`: ``linear`` or ``router_r1``."""
-    if name == "linear":
-        return Linear(reference)
-    if name == "router_r1":
-        return RouterR1(reference, metric, window)
-    raise ValueError(f"unknown reward {name!r}: expected one of {list(REWARDS)}")
+def reward_rules(name: str, reference: Reference, *, metric: str = "em", window: str = "frozen") -> RewardRules:
+    """The reward called `name` in the units of `reference`."""
+    if name not in REWARDS:
+        raise ValueError(f"unknown reward {name!r}: expected one of {list(REWARDS)}")
+    return RewardRules(
+        REWARDS.index(name),
+        metric == "f1",
+        window == "running",
+        float(reference.cost_usd),
+        float(reference.latency_s),
+        float(reference.root_cost_p5),
+        float(reference.root_cost_p95),
+    )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from rlroute.envs.arguments import ReplayArguments
-from rlroute.envs.budget_route.observation import Situation, Trace, make_layout, write_observation
+from rlroute.envs.budget_route import transitions
+from rlroute.envs.budget_route.observation import CALL, TRACE, charged_pool, make_layout
+from rlroute.envs.budget_route.transitions import Game
 from rlroute.envs.replay import ReplayDynamics
 from rlroute.envs.terms import Range
+from rlroute.jit import records
 from rlroute.log import Log
-from rlroute.rewards import COST_USD, LATENCY_S, QUALITY
+from rlroute.rewards import RECENT
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,11 @@ class BudgetRouteDynamics(ReplayDynamics):
 
     family: ClassVar[str] = "rlroute/BudgetRoute-v0"
     arguments_type: ClassVar[type[BudgetRouteArguments]] = BudgetRouteArguments
+    slot_fields: ClassVar[dict[str, Any]] = TRACE
+    response_fields: ClassVar[tuple[str, ...]] = transitions.RESPONSE_FIELDS
     one_cache: ClassVar[bool] = False  # whether all choices share one prompt cache
+    enter_all = staticmethod(transitions.enter_all)
+    step_all = staticmethod(transitions.step_all)
     arguments: BudgetRouteArguments
 
     def __init__(self, arguments: BudgetRouteArguments, num_envs: int) -> None:
@@ -40,112 +47,43 @@ class BudgetRouteDynamics(ReplayDynamics):
         self.expensive = self._expensive()
         self.horizon = int(self.arrays.step.max(initial=0))
         self.prompt_cache = self._prompt_cache()
-        self.trace = Trace.start(num_envs, self.pool.size, self.one_cache)
-        self.calls_left = np.full(num_envs, np.inf)
+        self.game = Game(
+            slots=self.slots,
+            calls=records((num_envs, self.pool.size), CALL),
+            mask=np.zeros((num_envs, self.pool.size), np.int8),
+            seen=np.zeros((num_envs, self.layout.size), np.float32),
+            roots=self.roots,
+            pool=charged_pool(self.pool, self.expensive, self.l_ref, self.prompt_cache, self.one_cache),
+            recording=self.recording(self.layout),
+            frame=self.frame(self.layout),
+            recharged=self.prompt_cache,
+            reward=self.reward_rules(),
+            recent=np.zeros((2, RECENT + 1)),
+        )
 
     @property
     def default_max_episode_steps(self) -> int:
         return 2 * self.horizon + 8
 
-    @property
-    def calls(self) -> np.ndarray:
-        return self.trace.visits.sum(axis=1)
-
-    @property
-    def expensive_calls(self) -> np.ndarray:
-        return self.trace.visits[:, self.expensive].sum(axis=1)
+    # -- what policies may read ---------------------------------------------------------------------------------
 
     @property
     def visits(self) -> np.ndarray:
-        return self.trace.visits
+        """Calls of each choice, (num_envs, num_choices)."""
+        return np.asarray(self.game.calls["visits"])
 
     @property
-    def elapsed_s(self) -> np.ndarray:
-        return self.trace.elapsed_s
+    def calls(self) -> np.ndarray:
+        return self.visits.sum(axis=1)
 
     @property
-    def cached(self) -> np.ndarray:
-        """Prompt tokens that each choice would serve from its cache now, (num_envs, num_choices)."""
-        tokens = self.arrays.prompt_tokens_of[self.state]
-        if not self.prompt_cache:
-            return np.zeros(tokens.shape, np.int64)
-        return self.trace.cached_tokens(tokens, self.pool.cache_ttl_s)
+    def expensive_calls(self) -> np.ndarray:
+        return self.visits[:, self.expensive].sum(axis=1)
 
-    # -- transitions --------------------------------------------------------------------------------------------
-
-    def enter_task(self, which: np.ndarray) -> None:
-        self.trace.clear(which)
-        self.calls_left[which] = self.terms.budget_calls[which]
-
-    def act(self, which: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A call whose response is accepted at once."""
-        row = self.draw(which, action, np.zeros(len(which), np.int64))
-        prompt = self.arrays.prompt_tokens[row]
-        known = self.arrays.completion_tokens[row] >= 0
-        completion = np.where(known, self.arrays.completion_tokens[row], 0)
-        if self.prompt_cache:
-            cached = np.minimum(self.cached[which, action], prompt)
-            cost = self.pool.cost_usd(action, prompt, cached, completion)
-            # Of a call that failed the provider has said what it costs, be it nothing.
-            cost = np.where(self.arrays.error[row], self.arrays.cost_usd[row], cost)
-        else:
-            cost = self.arrays.cost_usd[row]
-        latency = np.nan_to_num(self.arrays.latency_s[row])
-        self.trace.add(which, action, prompt, cost, latency)
-        self.totals.output_cost_usd[which] += np.where(known, completion * self.pool.output_usd[action], cost)
-        self.calls_left[which] -= self.expensive[action]
-        self.heard(which, action, row)
-
-        following = self.arrays.next_state[row]
-        ended = (following < 0) | self.arrays.terminal[following]
-        self.state[which] = np.where(following >= 0, following, self.state[which])
-        vector = np.zeros((len(which), 4))
-        vector[:, QUALITY] = ended & (following >= 0) & self.arrays.success[following]
-        vector[:, COST_USD] = cost
-        vector[:, LATENCY_S] = latency
-        return vector, ended
-
-    def heard(self, which: np.ndarray, choice: np.ndarray, row: np.ndarray) -> None:
-        """Responses `row` were drawn; for families that keep more of them."""
-        return
-
-    # -- what a policy sees -------------------------------------------------------------------------------------
-
-    def _callable(self) -> np.ndarray:
-        recorded = self.recorded(self.state) > 0
-        covered = ~self.expensive | (self.calls_left >= 1)[:, None]
-        return recorded & covered & self.affordable(self.arrays.prompt_tokens_of[self.state])
-
-    def write_action_mask(self, mask: np.ndarray) -> None:
-        mask[:] = self._callable()
-
-    def observe(self, out: np.ndarray) -> None:
-        index = self.arguments.obs == "index"
-        situation = Situation(
-            text=self.text[self.state, : self.text_size],
-            extra=self.features.extra[self.state],
-            prior=self.prior[self.state],
-            prospect=self.features.prospect[self.state],
-            prompt_tokens=self.arrays.prompt_tokens_of[self.state],
-            step=self.arrays.step[self.state],
-            usd_left=self.usd_left,
-            calls_left=self.calls_left,
-            callable=self._callable(),
-        )
-        write_observation(
-            out,
-            self.layout,
-            self.pool,
-            self.terms,
-            situation,
-            self.trace,
-            self.expensive,
-            self.c_ref,
-            self.l_ref,
-            self.horizon,
-            self.prompt_cache,
-            row=self.state if index else None,
-        )
+    @property
+    def calls_left(self) -> np.ndarray:
+        """Calls of expensive choices left in the budget, (num_envs,); infinite without a cap."""
+        return np.asarray(self.slots["calls_left"])
 
     def constants(self) -> dict[str, float]:
         return {

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from rlroute.envs.budget_route.observation import Situation, Trace, write_observation
+from rlroute.envs.budget_route.observation import (
+    CALL,
+    TRACE,
+    add_call,
+    charged_pool,
+    clear,
+    observe_step,
+    observe_terms,
+    served_tokens,
+)
 from rlroute.envs.live import LiveBase
+from rlroute.envs.observing import make_frame
+from rlroute.jit import records
 from rlroute.policy import TrainedPolicy
 from rlroute.router import Response
 
@@ -17,6 +28,7 @@ from rlroute.router import Response
 class BudgetRouteLive(LiveBase):
     """A batch of one whose responses come from providers instead of a log."""
 
+    slot_fields: ClassVar[dict[str, Any]] = TRACE
     one_cache: ClassVar[bool] = False  # as in dynamics
 
     @classmethod
@@ -27,49 +39,38 @@ class BudgetRouteLive(LiveBase):
 
     def __init__(self, policy: TrainedPolicy, terms: Mapping[str, float | None]) -> None:
         super().__init__(policy, terms)
-        self.trace = Trace.start(1, self.pool.size, self.one_cache)
-        self.calls_left = self.terms.budget_calls.copy()
-        self.step = np.zeros(1, np.int64)
-        self.expensive = np.array([bool(self.constants[f"expensive/{name}"]) for name in self.pool.names])
+        self.calls = records((1, self.pool.size), CALL)
+        clear(self.slots, self.calls, 0)
+        self.step = 0
+        expensive = np.array([bool(self.constants[f"expensive/{name}"]) for name in self.pool.names])
+        cached = bool(self.constants["prompt_cache"])
+        self.charged = charged_pool(self.pool, expensive, self.l_ref, cached, self.one_cache)
+        self.frame = make_frame(self.layout, self.c_ref, self.l_ref, int(self.constants["horizon"]))
 
     def situate(self, text: str, features: Mapping[str, float], prompt_tokens: int, can_think: bool) -> None:
         self.read(text, features, prompt_tokens)
 
     def callable(self) -> np.ndarray:
-        covered = ~self.expensive | (self.calls_left >= 1)[:, None]
+        covered = ~self.charged["expensive"] | (self.slots["calls_left"] >= 1)[:, None]
         return covered & self.affordable()
 
     def action_mask(self) -> np.ndarray:
         return self.callable().astype(np.int8)
 
-    def write(self, out: np.ndarray, common: dict[str, np.ndarray]) -> None:
-        situation = Situation(prospect=self.prospect, step=self.step, calls_left=self.calls_left, **common)
-        write_observation(
-            out,
-            self.layout,
-            self.pool,
-            self.terms,
-            situation,
-            self.trace,
-            self.expensive,
-            self.c_ref,
-            self.l_ref,
-            int(self.constants["horizon"]),
-            bool(self.constants["prompt_cache"]),
-        )
+    def write(self, out: np.ndarray) -> None:
+        observe_terms(out, 0, self.frame, self.slots, self.charged)
+        where = (out, 0, self.frame, self.slots, self.calls, self.charged, self.recording, 0)
+        observe_step(*where, self.step, self.action_mask())
 
     def taken(self, action: str, choice: int | None) -> float:
         """Every action of BudgetRoute is a call."""
         return 0.0
 
     def record(self, choice: int, response: Response) -> float:
-        which, one = np.zeros(1, np.int64), np.array([choice])
-        prompt = self.prompt_tokens[:, choice] if response.prompt_tokens is None else np.array([response.prompt_tokens])
-        cached = 0
-        if self.constants["prompt_cache"]:
-            cached = int(self.trace.cached_tokens(self.prompt_tokens, self.pool.cache_ttl_s)[0, choice])
+        known = int(self.prompt_tokens[0, choice])
+        prompt = known if response.prompt_tokens is None else response.prompt_tokens
+        cached = served_tokens(self.slots, self.calls, self.charged, 0, choice, known)
         cost = self.cost_usd(choice, response, cached)
-        self.trace.add(which, one, prompt, np.array([cost]), np.array([response.latency_s]))
-        self.calls_left -= self.expensive[choice]
+        add_call(self.slots, self.calls, self.charged, 0, choice, prompt, response.latency_s)
         self.step += 1
         return self.pay(cost)

@@ -2,174 +2,225 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from typing import Any
 
 import numpy as np
 
 from rlroute.envs import observing
-from rlroute.envs.observing import money_feature, penalty_feature, weight_feature
-from rlroute.envs.terms import Terms
+from rlroute.envs.observing import (
+    Frame,
+    money_feature,
+    penalty_feature,
+    reserve_share,
+    weight_feature,
+    write_static,
+)
+from rlroute.envs.recording import PROMPT_TOKENS, Recording
+from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
-from rlroute.pool import Pool
+from rlroute.pool import Pool, likely_usd, reserve_usd
+from rlroute.rewards import ares_step_costs
 
-MANY_CALLS = 15.0  # expensive calls of a long task
-
-
-@dataclass
-class Trace:
-    """N episodes so far: what each choice did, and what the providers' prompt caches hold."""
-
-    visits: np.ndarray  # (N, num_choices) calls of each choice
-    last: np.ndarray  # (N,) who acted last, −1 at the start
-    prefix_tokens: np.ndarray  # (N, num_choices) prompt prefix that each choice has processed
-    prefix_time_s: np.ndarray  # (N, num_choices) when it last did
-    elapsed_s: np.ndarray  # (N,)
-    spent_usd: np.ndarray  # (N,)
-    cache_of: np.ndarray  # (num_choices,) which prompt cache a choice uses; equal numbers share one
-
-    @classmethod
-    def start(cls, num_envs: int, num_choices: int, one_cache: bool = False) -> Trace:
-        """Before anything was done; with `one_cache` all choices share one prompt cache."""
-        shape = (num_envs, num_choices)
-        return cls(
-            cache_of=np.zeros(num_choices, np.int64) if one_cache else np.arange(num_choices),
-            visits=np.zeros(shape, np.int64),
-            last=np.full(num_envs, -1),
-            prefix_tokens=np.zeros(shape, np.int64),
-            prefix_time_s=np.full(shape, -np.inf),
-            elapsed_s=np.zeros(num_envs),
-            spent_usd=np.zeros(num_envs),
-        )
-
-    def clear(self, which: np.ndarray) -> None:
-        self.visits[which] = self.prefix_tokens[which] = 0
-        self.last[which] = -1
-        self.prefix_time_s[which] = -np.inf
-        self.elapsed_s[which] = self.spent_usd[which] = 0.0
-
-    def cached_tokens(self, prompt_tokens: np.ndarray, cache_ttl_s: np.ndarray) -> np.ndarray:
-        """Prompt tokens that each choice would serve from its cache now, (N, num_choices)."""
-        alive = self.elapsed_s[:, None] - self.prefix_time_s <= cache_ttl_s
-        return np.where(alive, np.minimum(self.prefix_tokens, np.maximum(prompt_tokens, 0)), 0)
-
-    def add(
-        self,
-        which: np.ndarray,
-        choice: np.ndarray,
-        prompt_tokens: np.ndarray,
-        cost_usd: np.ndarray,
-        latency_s: np.ndarray,
-    ) -> None:
-        self.visits[which, choice] += 1
-        self.last[which] = choice
-        self.elapsed_s[which] += latency_s
-        same = self.cache_of[choice][:, None] == self.cache_of  # (M, num_choices)
-        processed, now = np.maximum(prompt_tokens, 0)[:, None], self.elapsed_s[which][:, None]
-        self.prefix_tokens[which] = np.where(same, processed, self.prefix_tokens[which])
-        self.prefix_time_s[which] = np.where(same, now, self.prefix_time_s[which])
-        self.spent_usd[which] += cost_usd
+MANY_CALLS = 15  # expensive calls of a long task
+# log2(1 + calls) / 4: a number of calls on a log scale, so that the last few are told apart; 1 from `MANY_CALLS` on.
+CALLS_FEATURE = np.log2(1.0 + np.arange(MANY_CALLS + 1)) / np.log2(1.0 + MANY_CALLS)
 
 
-@dataclass
-class Situation:
-    """The step that N episodes stand at, and the budgets left."""
+# What a slot holds beside `rlroute.envs.slots.SLOT`.
+TRACE: dict[str, Any] = {
+    "last": np.int64,  # who acted last, −1 at the start
+    "elapsed_s": np.float64,
+    "calls_left": np.float64,  # of expensive choices, infinite without a cap
+    "completion_tokens": np.int64,
+    "reasoning_tokens": np.int64,
+}
+# What each choice did in an episode, and what its prompt cache holds.
+CALL: dict[str, Any] = {
+    "visits": np.int64,
+    "prefix_tokens": np.int64,  # of the prompt that it has processed
+    "prefix_time_s": np.float64,  # when it last did
+}
+# What there is to a choice of BudgetRoute beside its prices.
+CHARGE = ("expensive", "cache_of", "latency", "step_cost")
 
-    text: np.ndarray  # (N, text components of the layout)
-    extra: np.ndarray  # (N, num_extra)
-    prior: np.ndarray  # (N, num_choices) expected quality of this step
-    prospect: np.ndarray  # (N, num_choices) expected success of the task after it
-    prompt_tokens: np.ndarray  # (N, num_choices), −1 unknown
-    step: np.ndarray  # (N,)
-    usd_left: np.ndarray  # (N,) infinite without a cap
-    calls_left: np.ndarray  # (N,) infinite without a cap
-    callable: np.ndarray  # (N, num_choices) bool
+
+@kernel
+def clear(slots: np.ndarray, calls: np.ndarray, i: int) -> None:
+    """Nothing was done in episode `i` yet."""
+    me = slots[i]
+    me.last = -1
+    me.elapsed_s = 0.0
+    me.calls_left = me.budget_calls
+    me.completion_tokens = me.reasoning_tokens = 0
+    for c in range(calls.shape[1]):
+        calls[i, c].visits = calls[i, c].prefix_tokens = 0
+        calls[i, c].prefix_time_s = -np.inf
+
+
+@kernel
+def served_tokens(
+    slots: np.ndarray, calls: np.ndarray, pool: np.ndarray, i: int, choice: int, prompt_tokens: int
+) -> int:
+    """Prompt tokens that a choice would serve from its cache now."""
+    call = calls[i, choice]
+    if slots[i].elapsed_s - call.prefix_time_s > pool[choice].cache_ttl_s:
+        return 0
+    return min(call.prefix_tokens, max(prompt_tokens, 0))
+
+
+@kernel
+def add_call(
+    slots: np.ndarray,
+    calls: np.ndarray,
+    pool: np.ndarray,
+    i: int,
+    choice: int,
+    prompt_tokens: int,
+    latency_s: float,
+) -> None:
+    """A choice has acted; those that share its cache have its prompt processed."""
+    slots[i].last = choice
+    slots[i].elapsed_s += latency_s
+    slots[i].calls_left -= pool[choice].expensive
+    calls[i, choice].visits += 1
+    for c in range(len(pool)):
+        if pool[c].cache_of == pool[choice].cache_of:
+            calls[i, c].prefix_tokens = max(prompt_tokens, 0)
+            calls[i, c].prefix_time_s = slots[i].elapsed_s
+
+
+CALLS_LEFT_FEATURE = Feature("calls_left", "log2(1 + expensive calls) / 4")
+CACHED_FEATURE = Feature("cached", "share of the prompt in its cache")
+CONTEXT = (
+    observing.COST_WEIGHT,
+    observing.LATENCY_WEIGHT,
+    observing.SPENT,
+    observing.USD_LEFT,
+    observing.USD_CAPPED,
+    CALLS_LEFT_FEATURE,
+    Feature("one_call_left", "flag"),
+    Feature("calls_capped", "flag"),
+    Feature("step", "share of the longest task"),
+)
+CHOICE = (
+    observing.PRIOR,
+    observing.PROSPECT,
+    observing.PRICE,
+    observing.WEIGHTED_PRICE,
+    observing.LATENCY,
+    observing.CALLABLE,
+    Feature("expensive", "flag"),
+    observing.RESERVE,
+    Feature("calls", "log2(1 + calls) / 4"),
+    Feature("share", "share of the steps so far"),
+    Feature("acted_last", "flag"),
+    CACHED_FEATURE,
+)
+INDEX_CONTEXT = (
+    observing.ROW,
+    observing.COST_WEIGHT,
+    observing.LATENCY_WEIGHT,
+    observing.USD_LEFT,
+    CALLS_LEFT_FEATURE,
+)
+INDEX_CHOICE = (observing.CALLABLE, CACHED_FEATURE)
+# Their places: in the context after the static features, and in a block.
+COST_WEIGHT, LATENCY_WEIGHT, SPENT, USD_LEFT, USD_CAPPED, CALLS_LEFT, ONE_CALL_LEFT, CALLS_CAPPED, STEP = range(9)
+PRIOR, PROSPECT, PRICE, WEIGHTED_PRICE, LATENCY, CALLABLE, EXPENSIVE, RESERVE, CALLS, SHARE, LAST, CACHED = range(12)
 
 
 def make_layout(num_choices: int, num_extra: int, index: bool = False) -> Layout:
-    """The observation of BudgetRoute for a pool of `num_choices`."""
-    return observing.make_layout(
-        context=(
-            observing.COST_WEIGHT,
-            observing.LATENCY_WEIGHT,
-            observing.SPENT,
-            observing.USD_LEFT,
-            observing.USD_CAPPED,
-            Feature("calls_left", "log2(1 + expensive calls) / 4"),
-            Feature("one_call_left", "flag"),
-            Feature("calls_capped", "flag"),
-            Feature("step", "share of the longest task"),
-        ),
-        choice=(
-            observing.PRIOR,
-            observing.PROSPECT,
-            observing.PRICE,
-            observing.WEIGHTED_PRICE,
-            observing.LATENCY,
-            observing.CALLABLE,
-            Feature("expensive", "flag"),
-            observing.RESERVE,
-            Feature("calls", "log2(1 + calls) / 4"),
-            Feature("share", "share of the steps so far"),
-            Feature("acted_last", "flag"),
-            Feature("cached", "share of the prompt in its cache"),
-        ),
-        num_choices=num_choices,
-        num_extra=num_extra,
-        context_actions=(),
-        choice_actions=("choose",),
-        index=index,
+    """The observation of BudgetRoute for a pool of `num_choices`; with `index` only what its row does not tell."""
+    if index:
+        return Layout(INDEX_CONTEXT, INDEX_CHOICE, num_choices, (), ("choose",))
+    return observing.make_layout(CONTEXT, CHOICE, num_choices, num_extra, (), ("choose",))
+
+
+def charged_pool(pool: Pool, expensive: np.ndarray, l_ref: float, prompt_cache: bool, one_cache: bool) -> np.ndarray:
+    """The pool as kernels read it, (num_choices,) records of `PRICES` and `CHARGE`.
+
+    `expensive` (num_choices,) bool are the choices that `budget_calls` counts. With `one_cache` all share a prompt cache;
+    without `prompt_cache` nothing is served from one.
+    """
+    rank = np.argsort(np.argsort(pool.mean_cost_usd, kind="stable"))
+    table = pool.to_records(
+        expensive=np.asarray(expensive, bool),
+        cache_of=np.zeros(pool.size, np.int64) if one_cache else np.arange(pool.size),
+        latency=np.array([money_feature(float(seconds), max(l_ref, 1e-9)) for seconds in pool.mean_latency_s]),
+        step_cost=ares_step_costs(pool.size)[rank],
     )
+    if not prompt_cache:
+        table["cache_ttl_s"] = -1.0  # whatever was processed is forgotten at once
+    return table
 
 
-def calls_feature(calls: np.ndarray) -> np.ndarray:
-    """A number of calls on a log scale, so that the last few are told apart; 1 from `MANY_CALLS` on."""
-    return np.log2(1.0 + np.minimum(calls, MANY_CALLS)) / np.log2(1.0 + MANY_CALLS)
+@kernel
+def calls_feature(calls: float) -> float:
+    """A number of calls as `CALLS_FEATURE` has it."""
+    return CALLS_FEATURE[int(min(calls, MANY_CALLS))]
 
 
-def write_observation(
-    out: np.ndarray,
-    layout: Layout,
-    pool: Pool,
-    terms: Terms,
-    situation: Situation,
-    trace: Trace,
-    expensive: np.ndarray,  # (num_choices,) bool
-    c_ref: float,
-    l_ref: float,
-    horizon: int,
-    prompt_cache: bool,
-    row: np.ndarray | None = None,
+@kernel
+def observe_terms(out: np.ndarray, i: int, frame: Frame, slots: np.ndarray, pool: np.ndarray) -> None:
+    """Fill what stays as it is all through episode `i`: weights, which budgets are capped, constants of the choices."""
+    at = frame.static_size if frame.static_size else 1
+    out[i, at + COST_WEIGHT] = weight_feature(slots[i].cost_weight)
+    out[i, at + LATENCY_WEIGHT] = weight_feature(slots[i].latency_weight)
+    if frame.static_size == 0:
+        return
+    out[i, at + USD_CAPPED] = math.isfinite(slots[i].budget_usd)
+    out[i, at + CALLS_CAPPED] = math.isfinite(slots[i].budget_calls)
+    for c in range(len(pool)):
+        block = frame.context_size + c * frame.block_size
+        out[i, block + LATENCY], out[i, block + EXPENSIVE] = pool[c].latency, pool[c].expensive
+
+
+@kernel
+def observe_step(
+    out: np.ndarray,  # (num_envs, layout.size) float32
+    i: int,
+    frame: Frame,
+    slots: np.ndarray,  # (num_envs,) records of `SLOT` and `TRACE`
+    calls: np.ndarray,  # (num_envs, num_choices) records of `CALL`
+    pool: np.ndarray,  # (num_choices,) records of `PRICES` and `CHARGE`
+    recording: Recording,
+    s: int,  # the state that episode `i` stands in
+    step: int,
+    mask: np.ndarray,  # (num_envs, num_choices) int8
 ) -> None:
-    """Fill `out`, float32 of shape (N, layout.size). Replay and live loops both observe through this function."""
-    prompt = situation.prompt_tokens
-    cached = trace.cached_tokens(prompt, pool.cache_ttl_s) if prompt_cache else np.zeros(prompt.shape, np.int64)
-    price = pool.expected_cost_usd(prompt, cached)
-    observing.write_features(
-        out,
-        layout,
-        static=(situation.text, situation.extra) if row is None else (row[:, None],),
-        context=(
-            weight_feature(terms.cost_weight),
-            weight_feature(terms.latency_weight),
-            penalty_feature(terms.cost_weight, trace.spent_usd, c_ref),
-            money_feature(situation.usd_left, c_ref),
-            np.isfinite(situation.usd_left),
-            calls_feature(situation.calls_left),
-            situation.calls_left == 1,
-            np.isfinite(situation.calls_left),
-            np.minimum(situation.step / max(horizon, 1), 1.0),
-        ),
-        blocks=(
-            *((situation.prior, situation.prospect) if row is None else ()),
-            money_feature(price, c_ref),
-            penalty_feature(terms.cost_weight[:, None], price, c_ref),
-            np.broadcast_to(money_feature(pool.mean_latency_s, max(l_ref, 1e-9)), price.shape),
-            situation.callable,
-            np.broadcast_to(expensive, price.shape),
-            observing.reserve_share(pool.reserve_usd(prompt), situation.usd_left),
-            calls_feature(trace.visits),
-            trace.visits / np.maximum(trace.visits.sum(axis=1, keepdims=True), 1),
-            trace.last[:, None] == np.arange(pool.size),
-            cached / np.maximum(prompt, 1),
-        ),
-    )
+    """Fill what every step changes. Replay and live loops both observe through this function."""
+    me, num_choices = slots[i], len(pool)
+    at = write_static(out, i, frame, recording.known, s)
+    if frame.static_size == 0:
+        out[i, at + 2], out[i, at + 3] = money_feature(me.usd_left, frame.c_ref), calls_feature(me.calls_left)
+        for c in range(num_choices):
+            block, prompt = frame.context_size + c * frame.block_size, recording.calls[s, c, PROMPT_TOKENS]
+            out[i, block] = mask[i, c]
+            out[i, block + 1] = served_tokens(slots, calls, pool, i, c, prompt) / max(prompt, 1)
+        return
+    out[i, at + SPENT] = penalty_feature(me.cost_weight, me.cost_usd, frame.c_ref)
+    out[i, at + USD_LEFT] = money_feature(me.usd_left, frame.c_ref)
+    out[i, at + CALLS_LEFT] = calls_feature(me.calls_left)
+    out[i, at + ONE_CALL_LEFT] = me.calls_left == 1
+    out[i, at + STEP] = min(step / frame.horizon, 1.0)
+    total = 0
+    for c in range(num_choices):
+        total += calls[i, c].visits
+    prior, prospect = frame.static_size, frame.static_size + num_choices
+    for c in range(num_choices):
+        prompt, visits = recording.calls[s, c, PROMPT_TOKENS], calls[i, c].visits
+        cached = served_tokens(slots, calls, pool, i, c, prompt)
+        price = likely_usd(pool, c, prompt, cached)
+        reserve = reserve_usd(prompt, pool[c].max_completion_tokens, pool[c].input_usd, pool[c].output_usd)
+        block = frame.context_size + c * frame.block_size
+        out[i, block + PRIOR] = recording.known[s, prior + c]
+        out[i, block + PROSPECT] = recording.known[s, prospect + c]
+        out[i, block + PRICE] = money_feature(price, frame.c_ref)
+        out[i, block + WEIGHTED_PRICE] = penalty_feature(me.cost_weight, price, frame.c_ref)
+        out[i, block + CALLABLE] = mask[i, c]
+        out[i, block + RESERVE] = reserve_share(reserve, me.usd_left)
+        out[i, block + CALLS] = calls_feature(visits)
+        out[i, block + SHARE] = visits / max(total, 1)
+        out[i, block + LAST] = me.last == c
+        out[i, block + CACHED] = cached / max(prompt, 1)

@@ -11,7 +11,6 @@ from rlroute.envs.arguments import require_one_of
 from rlroute.envs.budget_route.dynamics import BudgetRouteArguments, BudgetRouteDynamics
 from rlroute.envs.terms import Range
 from rlroute.log import Log
-from rlroute.rewards import QUALITY, Linear, Reward, ares
 
 
 @dataclass(frozen=True)
@@ -34,33 +33,16 @@ class EffortRouteDynamics(BudgetRouteDynamics):
     arguments_type: ClassVar[type[BudgetRouteArguments]] = EffortRouteArguments
     one_cache: ClassVar[bool] = True
 
-    def __init__(self, arguments: EffortRouteArguments, num_envs: int) -> None:
-        super().__init__(arguments, num_envs)
-        self.by_effort = np.argsort(self.pool.mean_cost_usd, kind="stable")  # choices from the least effort to the most
-        self.completion_tokens = np.zeros(num_envs, np.int64)
-        self.reasoning_tokens = np.zeros(num_envs, np.int64)
-
-    def enter_task(self, which: np.ndarray) -> None:
-        super().enter_task(which)
-        self.completion_tokens[which] = self.reasoning_tokens[which] = 0
-
-    def heard(self, which: np.ndarray, choice: np.ndarray, row: np.ndarray) -> None:
-        self.completion_tokens[which] += self.arrays.completion_tokens[row]
-        self.reasoning_tokens[which] += np.maximum(self.arrays.reasoning_tokens[row], 0)
-
-    def scalar_reward(self, vector: np.ndarray, ended: np.ndarray) -> np.ndarray:
-        if self.arguments.reward != "ares":
-            return super().scalar_reward(vector, ended)
-        return np.where(ended, ares(vector[:, QUALITY], self.visits[:, self.by_effort]), 0.0)
-
-    def _make_reward(self) -> Reward:
-        return Linear(self.features.reference) if self.arguments.reward == "ares" else super()._make_reward()
+    @property
+    def by_effort(self) -> np.ndarray:
+        """(num_choices,) choices from the least effort to the most."""
+        return np.argsort(self.pool.mean_cost_usd, kind="stable")
 
     def extra_info(self) -> dict[str, np.ndarray]:
         """Tokens of each episode so far."""
         return {
-            "completion_tokens": self.completion_tokens.copy(),
-            "reasoning_tokens": self.reasoning_tokens.copy(),
+            "completion_tokens": self.slots["completion_tokens"].copy(),
+            "reasoning_tokens": self.slots["reasoning_tokens"].copy(),
         }
 
     def _refuse_unusable_log(self) -> None:

@@ -1,0 +1,166 @@
+"""BudgetRoute: what an action does to one episode, which actions are masked, and the loop over all of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rlroute.envs.budget_route.observation import add_call, clear, observe_step, observe_terms, served_tokens
+from rlroute.envs.observing import Frame
+from rlroute.envs.recording import ATTEMPTS, PROMPT_TOKENS, Recording, draw_response
+from rlroute.envs.slots import Rules, account, begin_episode, begin_step, end_step, is_stuck, refuse
+from rlroute.jit import kernel
+from rlroute.pool import call_usd, reserve_usd
+from rlroute.rewards import ARES, RewardRules, ares, replay_reward
+
+LINE = 16  # floats in a line of the cache
+RESPONSE_FIELDS = (
+    "cost_usd",
+    "latency_s",
+    "next_state",
+    "prompt_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "error",
+    "ends",
+    "success",
+)
+
+
+class Game(NamedTuple):
+    """Everything that the kernels of BudgetRoute read and write."""
+
+    slots: np.ndarray  # (num_envs,) records of `slots.SLOT` and `observation.TRACE`
+    calls: np.ndarray  # (num_envs, num_choices) records of `observation.CALL`
+    mask: np.ndarray  # (num_envs, num_choices) int8, 1 legal
+    seen: np.ndarray  # (num_envs, layout.size) float32, the observations
+    roots: np.ndarray  # (num_tasks,) root states to draw tasks from
+    pool: np.ndarray  # (num_choices,) records of `pool.PRICES` and `observation.CHARGE`
+    recording: Recording
+    frame: Frame
+    recharged: bool  # whether calls are charged by their tokens and what is cached, not as recorded
+    reward: RewardRules
+    recent: np.ndarray  # of `router_r1`, see rewards.push
+
+
+@kernel
+def step_all(rules: Rules, game: Game, action: np.ndarray) -> None:
+    """One step of every slot."""
+    slots = game.slots
+    fetch(rules, game, action)
+    for i in range(len(action)):
+        restart = rules.restart and slots[i].finished
+        begin_step(slots, i)
+        if restart:
+            enter(rules, game, i, -1)
+        elif slots[i].active:
+            ended = is_stuck(game.mask, i)
+            if game.mask[i, action[i]] == 1:
+                act(game, i, action[i])
+                account(slots, i)
+                write_mask(game, i)
+                ended = game.recording.responses[slots[i].row].ends or is_stuck(game.mask, i)
+                slots[i].reward = paid(game, i, ended)
+                observe(game, i)
+            elif not ended:
+                refuse(slots, i)
+            end_step(rules, slots, i, ended)
+
+
+@kernel
+def fetch(rules: Rules, game: Game, action: np.ndarray) -> None:
+    """Draw the responses, and touch what will be read of them and of the states they lead to.
+
+    A log is larger than the processor's caches. In short loops the waits for memory overlap, in the long one not.
+    """
+    slots, recording, touched = game.slots, game.recording, 0.0
+    for i in range(len(action)):
+        if slots[i].active and game.mask[i, action[i]] == 1:
+            slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, action[i], 0)
+    for i in range(len(action)):
+        if slots[i].active and game.mask[i, action[i]] == 1:
+            touched += recording.responses[slots[i].row].cost_usd
+    width = recording.known.shape[1]
+    for i in range(len(action)):
+        following = recording.responses[slots[i].row].next_state
+        if slots[i].active and following >= 0:
+            touched += recording.calls[following, 0, 0] + recording.states[following].step
+            for k in range(0, width, LINE):
+                touched += recording.known[following, k]
+    game.recent[1, 0] = touched  # so that the reading is not optimised away
+
+
+@kernel
+def enter_all(rules: Rules, game: Game, which: np.ndarray, tasks: np.ndarray) -> None:
+    """Start the next episode of the slots `which` (M,) at `tasks` (M,); −1 draws one."""
+    for k in range(len(which)):
+        enter(rules, game, which[k], tasks[k])
+
+
+@kernel
+def enter(rules: Rules, game: Game, i: int, task: int) -> None:
+    """Start the next episode of slot `i`."""
+    begin_episode(rules, game.slots, game.roots, i, task)
+    clear(game.slots, game.calls, i)
+    write_mask(game, i)
+    observe_terms(game.seen, i, game.frame, game.slots, game.pool)
+    observe(game, i)
+
+
+@kernel
+def act(game: Game, i: int, choice: int) -> None:
+    """A call whose response, that of the slot's row, is accepted at once."""
+    me, pool = game.slots[i], game.pool
+    response = game.recording.responses[me.row]
+    prompt, completion = response.prompt_tokens, max(response.completion_tokens, 0)
+    cost, latency = response.cost_usd, float(response.latency_s)
+    # Of a call that failed the provider has said what it costs, be it nothing.
+    if game.recharged and not response.error:
+        largest = game.recording.calls[me.state, choice, PROMPT_TOKENS]
+        cached = min(served_tokens(game.slots, game.calls, pool, i, choice, largest), prompt)
+        prices = pool[choice].input_usd, pool[choice].cached_input_usd, pool[choice].output_usd
+        cost = call_usd(prompt, cached, completion, prices[0], prices[1], prices[2])
+    add_call(game.slots, game.calls, pool, i, choice, prompt, latency)
+    me.output_cost_usd += completion * pool[choice].output_usd if response.completion_tokens >= 0 else cost
+    me.completion_tokens += completion
+    me.reasoning_tokens += max(response.reasoning_tokens, 0)
+    if response.next_state >= 0:
+        me.state = response.next_state
+    me.vector[0] = response.ends and response.success
+    me.vector[1], me.vector[2] = cost, latency
+
+
+@kernel
+def paid(game: Game, i: int, ended: bool) -> float:
+    """The reward of the step that episode `i` has just taken."""
+    if game.reward.name != ARES:
+        return replay_reward(game.reward, game.recent, game.slots, i, ended)
+    if not ended:
+        return 0.0
+    spent, total = 0.0, 0
+    for c in range(len(game.pool)):
+        spent += game.pool[c].step_cost * game.calls[i, c].visits
+        total += game.calls[i, c].visits
+    return ares(game.slots[i].vector[0], spent / max(total, 1))
+
+
+@kernel
+def write_mask(game: Game, i: int) -> None:
+    """A choice may be called where it is recorded, its expensive calls are not used up, and its reserve is covered."""
+    me, pool = game.slots[i], game.pool
+    for c in range(len(pool)):
+        legal = game.recording.calls[me.state, c, ATTEMPTS] > 0
+        legal = legal and (me.calls_left >= 1 or not pool[c].expensive)
+        if legal and np.isfinite(me.usd_left):
+            prompt, limit = game.recording.calls[me.state, c, PROMPT_TOKENS], pool[c].max_completion_tokens
+            legal = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd) <= me.usd_left
+        game.mask[i, c] = legal
+
+
+@kernel
+def observe(game: Game, i: int) -> None:
+    """Fill row `i` of the observations."""
+    s = game.slots[i].state
+    step = game.recording.states[s].step
+    observe_step(game.seen, i, game.frame, game.slots, game.calls, game.pool, game.recording, s, step, game.mask)
