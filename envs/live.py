@@ -178,12 +178,12 @@ class LiveBase(LiveEpisode):
             self._full_text = self.model.texts([text])
             self._text = text
         # A log keeps extra features in single precision.
-        extra = np.array([features[name] for name in self.extra_names], np.float32)
-        extra_features = self.model.standardise(extra[None].astype(np.float64))
-        text = self.model.project(self._full_text)
-        prior, prospect = self.model.estimates(self._full_text, extra_features)
+        given = np.array([features[name] for name in self.extra_names], np.float32)
+        extra = self.model.standardise(given[None].astype(np.float64))
+        components = self.model.project(self._full_text)[:, : text_size(self.layout)]
+        prior, prospect = self.model.estimates(self._full_text, extra)
         self.prompt_tokens = np.full((1, self.pool.size), prompt_tokens)
-        known = (text[:, : text_size(self.layout)], extra_features, prior, prospect)
+        known = (components, extra, prior, prospect)
         calls = np.zeros((1, self.pool.size, 3), np.int32)
         calls[:, :, PROMPT_TOKENS] = self.prompt_tokens
         nothing = records(0, {})

@@ -1,4 +1,4 @@
-"""A log as kernels read it: rows that hold together what is read together, since most of a step is waiting for memory."""
+"""A log as kernels read it: what is read together lies together, since most of a step is waiting for memory."""
 
 from __future__ import annotations
 

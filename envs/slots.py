@@ -85,7 +85,7 @@ def begin_episode(rules: Rules, slots: np.ndarray, roots: np.ndarray, i: int, ta
     seed = fold(shared, np.uint64(slots[i].episode))
     slots[i].noise = fold(own, np.uint64(slots[i].episode)) if rules.own_noise else seed
     if task < 0:
-        task = roots[int(math.floor(to_unit(fold(seed, TASK)) * len(roots)))]
+        task = roots[math.floor(to_unit(fold(seed, TASK)) * len(roots))]
     slots[i].task = slots[i].state = task
     draw_terms(rules.bounds, slots, i, seed)
     slots[i].usd_left = slots[i].budget_usd

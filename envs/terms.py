@@ -64,10 +64,8 @@ class TermRanges:
     def bounds(self) -> TermBounds:
         """The ranges as kernels read them."""
         no_cap = (math.inf, math.inf)
-        budgets = (no_cap if cap is None else ends(cap) for cap in (self.budget_usd, self.budget_calls))
-        return TermBounds(
-            *ends(self.preference), *ends(self.latency_preference), *(end for cap in budgets for end in cap)
-        )
+        usd, calls = (no_cap if cap is None else ends(cap) for cap in (self.budget_usd, self.budget_calls))
+        return TermBounds(*ends(self.preference), *ends(self.latency_preference), *usd, *calls)
 
 
 class TermBounds(NamedTuple):

@@ -1,8 +1,8 @@
 """Scalar code that numba compiles, and that Python runs as it stands where numba is switched off or missing.
 
 A function marked with `kernel` is plain Python: it can be called, tested and read as such, and importing it loads no
-numba. `bind` compiles it, with all kernels that it calls by name, for arguments of given types. Compiled code is kept on
-disk under a hash of the sources, so that it is made once a machine and never stale. ``RLROUTE_JIT=0`` switches
+numba. `bind` compiles it, with all kernels that it calls by name, for arguments of given types. Compiled code is kept
+on disk under a hash of the sources, so that it is made once a machine and never stale. ``RLROUTE_JIT=0`` switches
 compilation off; results are the same, bit for bit, only slower.
 """
 
@@ -23,6 +23,8 @@ import numpy as np
 from rlroute.cache import cache_root
 
 F = TypeVar("F", bound=Callable[..., Any])
+# Kernels allocate nothing, so nothing has to be counted; inlined, they pass their arguments at no cost.
+OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "forceinline": True, "_nrt": False}
 _kernels: set[Callable[..., Any]] = set()
 
 
@@ -88,12 +90,12 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
         scope[name] = _dispatcher(callee)
     twin = types.FunctionType(code, scope, function.__name__, function.__defaults__)
     twin.__module__, twin.__qualname__ = function.__module__, function.__qualname__
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(cache_root() / "kernels" / _fingerprint(function))
+    config: Any = numba.config
+    before, config.CACHE_DIR = config.CACHE_DIR, str(cache_root() / "kernels" / _fingerprint(function))
     try:
-        return numba.njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)(twin)
+        return numba.njit(**OPTIONS)(twin)
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
 
 
 def _callees(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:

@@ -85,7 +85,7 @@ def ares(success: Any, mean_step: Any) -> Any:
 def push(recent: np.ndarray, value: float) -> tuple[float, float]:
     """Adds a value to the latest ones; returns their 5th and 95th percentile, linearly interpolated.
 
-    `recent` (2, RECENT + 1): how many values there have been and the values; behind them, scratch and the values in order.
+    `recent` (2, RECENT + 1): how many values there have been and the values; behind them, the values in order.
     """
     size = recent.shape[1] - 1
     recent[0, 1 + int(recent[0, 0]) % size] = value
@@ -104,7 +104,7 @@ def push(recent: np.ndarray, value: float) -> tuple[float, float]:
 def quantile(ordered: np.ndarray, size: int, share: float) -> float:
     """The quantile `share` of the values 1 to `size`, which are sorted."""
     at = share * (size - 1)
-    below = int(math.floor(at))
+    below = math.floor(at)
     above = min(below + 1, size - 1)
     return ordered[1 + below] + (at - below) * (ordered[1 + above] - ordered[1 + below])
 
@@ -123,9 +123,9 @@ class RewardRules(NamedTuple):
 
 @kernel
 def replay_reward(rules: RewardRules, recent: np.ndarray, slots: np.ndarray, i: int, ended: bool) -> float:
-    """The reward of one step of slot `i`: `linear` at every step, `router_r1` where it `ended`; see `push` for `recent`.
+    """The reward of one step of slot `i`: `linear` at every step, `router_r1` where it `ended`.
 
-    A slot has the reward vector of this step, the totals with it, and the weights.
+    A slot has the reward vector of this step, the totals with it, and the weights. For `recent` see `push`.
     """
     me = slots[i]
     if rules.name == LINEAR:

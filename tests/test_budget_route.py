@@ -394,7 +394,7 @@ def test_the_cached_prefix_and_the_price_with_it_are_observed() -> None:
     game = play(walk_log(4, prompts=PROMPTS, latency_s=10.0), "small")
     assert_allclose(game.seen("cached", "small"), 100 / 250)
     assert game.seen("cached", "large") == 0
-    assert_array_equal(game.dynamics.cached, [[100, 0]])
+    assert_array_equal(game.dynamics.game.calls["prefix_tokens"], [[100, 0]])
     price = 150 * 1e-6 + 100 * 0.25e-6 + 10 * 2e-6  # ten completion tokens are the mean of train
     assert_allclose(game.seen("price", "small"), np.log2(price / game.dynamics.c_ref) / 8, rtol=1e-5)
 

@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rlroute.envs.budget_route.observation import Trace
+from rlroute.envs.budget_route.observation import CALL, TRACE, add_call, clear, served_tokens
 from rlroute.envs.effort_route.env import EffortRouteVectorEnv
 from rlroute.envs.effort_route.labels import export_labels, keep_prompts, label_states
 from rlroute.envs.effort_route.references import label_oracle
+from rlroute.envs.slots import idle_slots
 from rlroute.generators import efforts
+from rlroute.jit import records
 from rlroute.log import Log
 from rlroute.policies import AlwaysChoice, RandomPolicy
 from rlroute.rewards import ares, ares_step_costs
@@ -35,7 +37,8 @@ def make(log: Log, num_envs: int = 128, **arguments: Any) -> EffortRouteVectorEn
 
 def test_ares_pays_five_less_the_mean_price_of_a_step_for_a_success_and_nothing_for_a_failure() -> None:
     steps = np.array([[4, 0, 0], [0, 4, 0], [0, 0, 4], [2, 0, 2], [0, 0, 9]])
-    np.testing.assert_allclose(ares(np.array([1, 1, 1, 1, 0]), steps), [4.8, 4.5, 4.0, 4.4, 0.0])
+    mean = steps @ ares_step_costs(3) / steps.sum(axis=1)
+    np.testing.assert_allclose(ares(np.array([1, 1, 1, 1, 0]), mean), [4.8, 4.5, 4.0, 4.4, 0.0])
     np.testing.assert_allclose(ares_step_costs(3), [-0.2, -0.5, -1.0])
     np.testing.assert_allclose(ares_step_costs(2), [-0.2, -1.0])
     assert (np.diff(ares_step_costs(5)) < 0).all()
@@ -43,7 +46,7 @@ def test_ares_pays_five_less_the_mean_price_of_a_step_for_a_success_and_nothing_
 
 def test_on_the_real_ladder_ares_scores_low_and_mid_alike_and_high_less() -> None:
     """0.813 · 4.8, 0.867 · 4.5 and 0.88 · 4.0: maximising it leaves no reason for the most effort."""
-    low, mid, high = (rate * ares(np.ones(1), np.eye(3)[[k]])[0] for k, rate in enumerate((0.813, 0.867, 0.88)))
+    low, mid, high = (rate * ares(1, step) for rate, step in zip((0.813, 0.867, 0.88), ares_step_costs(3), strict=True))
     assert low == pytest.approx(3.90, abs=0.005)
     assert mid == pytest.approx(3.90, abs=0.005)
     assert high == pytest.approx(3.52, abs=0.005)
@@ -68,12 +71,13 @@ def test_tokens_are_those_of_the_responses_heard(log: Log) -> None:
 
 
 def test_levels_share_one_prompt_cache_and_models_do_not() -> None:
-    which, prompt = np.zeros(1, np.int64), np.array([700])
-    for shared, expected in ((True, [700, 700, 700]), (False, [0, 700, 0])):
-        trace = Trace.start(1, 3, one_cache=shared)
-        trace.add(which, np.array([1]), prompt, np.zeros(1), np.zeros(1))
-        cached = trace.cached_tokens(np.full((1, 3), 900), np.full(3, 300.0))
-        assert cached[0].tolist() == expected
+    for cache_of, expected in (([0, 0, 0], [700, 700, 700]), ([0, 1, 2], [0, 700, 0])):
+        slots, calls = idle_slots(1, TRACE), records((1, 3), CALL)
+        pool = records(3, {"cache_ttl_s": float, "expensive": bool, "cache_of": int})
+        pool["cache_ttl_s"], pool["cache_of"] = 300.0, cache_of
+        clear(slots, calls, 0)
+        add_call(slots, calls, pool, 0, choice=1, prompt_tokens=700, latency_s=0.0)
+        assert [served_tokens(slots, calls, pool, 0, c, 900) for c in LEVELS] == expected
 
 
 def test_labels_by_action_lie_on_paths_of_all_high_success(log: Log) -> None:

@@ -140,8 +140,8 @@ def make_layout(num_choices: int, num_extra: int, index: bool = False) -> Layout
 def charged_pool(pool: Pool, expensive: np.ndarray, l_ref: float, prompt_cache: bool, one_cache: bool) -> np.ndarray:
     """The pool as kernels read it, (num_choices,) records of `PRICES` and `CHARGE`.
 
-    `expensive` (num_choices,) bool are the choices that `budget_calls` counts. With `one_cache` all share a prompt cache;
-    without `prompt_cache` nothing is served from one.
+    `expensive` (num_choices,) bool are the choices that `budget_calls` counts. With `one_cache` all share a prompt
+    cache; without `prompt_cache` nothing is served from one.
     """
     rank = np.argsort(np.argsort(pool.mean_cost_usd, kind="stable"))
     table = pool.to_records(
