@@ -82,28 +82,32 @@ def rollout(
             returns += reward
             truncated |= cut
         n = len(chunk)
-        parts.append(
-            Episodes(
-                task=chunk,
-                group=dynamics.arrays.group[chunk],
-                quality=dynamics.totals.quality[:n].copy(),
-                cost_usd=dynamics.totals.cost_usd[:n].copy(),
-                latency_s=dynamics.totals.latency_s[:n].copy(),
-                calls=dynamics.calls[:n].copy(),
-                expensive_calls=dynamics.expensive_calls[:n].copy(),
-                reward=returns[:n],
-                cost_weight=dynamics.w_cost[:n].copy(),
-                budget_usd=dynamics.terms.budget_usd[:n].copy(),
-                budget_calls=dynamics.terms.budget_calls[:n].copy(),
-                truncated=truncated[:n],
-                extra={name: values[:n] for name, values in dynamics.extra_info().items()},
-            )
-        )
+        parts.append(finished(dynamics, returns, truncated, n))
         if progress is not None:
             progress(n)
     columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Episodes) if f.name != "extra"}
     extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra}
     return Episodes(**{name: np.concatenate(arrays) for name, arrays in columns.items()}, extra=extra)
+
+
+def finished(dynamics: Any, returns: np.ndarray, truncated: np.ndarray, count: int) -> Episodes:
+    """What the episodes of the first `count` slots came to, all of them over."""
+    task = dynamics.task[:count].astype(np.int64)
+    return Episodes(
+        task=task,
+        group=dynamics.arrays.group[task],
+        quality=dynamics.totals.quality[:count].copy(),
+        cost_usd=dynamics.totals.cost_usd[:count].copy(),
+        latency_s=dynamics.totals.latency_s[:count].copy(),
+        calls=dynamics.calls[:count].copy(),
+        expensive_calls=dynamics.expensive_calls[:count].copy(),
+        reward=returns[:count],
+        cost_weight=dynamics.w_cost[:count].copy(),
+        budget_usd=dynamics.terms.budget_usd[:count].copy(),
+        budget_calls=dynamics.terms.budget_calls[:count].copy(),
+        truncated=truncated[:count],
+        extra={name: values[:count] for name, values in dynamics.extra_info().items()},
+    )
 
 
 def places(env: Any, num_tasks: int, episodes: int, repetition: int) -> tuple[np.ndarray, np.ndarray]:

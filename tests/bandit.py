@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from rlroute.envs.faces import AUTORESET
 from rlroute.layout import Feature, Layout
 
 PICKS = 3
@@ -31,11 +32,24 @@ def layout(num_choices: int) -> Layout:
 
 
 class BanditVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]):
-    """`num_envs` bandits with next-step autoreset. Counts how often a masked action was taken."""
+    """`num_envs` bandits with any autoreset. Counts how often a masked action was taken.
 
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    Slots of a group see the same offers. With `cut` an episode is truncated at its end, not terminated. With `nan_at`
+    the reward of the last slot is no number from that step on.
+    """
 
-    def __init__(self, num_envs: int = 1, num_choices: int = 4, closed_share: float = 0.3, **_: Any) -> None:
+    def __init__(
+        self,
+        num_envs: int = 1,
+        num_choices: int = 4,
+        closed_share: float = 0.3,
+        autoreset: str = "next_step",
+        cut: bool = False,
+        nan_at: int | None = None,
+        **_: Any,
+    ) -> None:
+        self.metadata = {"autoreset_mode": AUTORESET[autoreset]}
+        self.cut, self.nan_at, self.steps, self.group = cut, nan_at, 0, 1
         self.num_envs, self.layout, self.closed_share = num_envs, layout(num_choices), closed_share
         self.num_choices = num_choices
         space = gym.spaces.Dict(
@@ -61,12 +75,14 @@ class BanditVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
             self.rng = np.random.default_rng(seed)
+        self.group = (options or {}).get("group", 1)
         self.picks[:] = 0
         self.done[:] = False
         return self._observe(), {}
 
     def step(self, actions: NDArray[Any]) -> tuple[Any, ...]:
         actions = np.asarray(actions)
+        mode = self.metadata["autoreset_mode"]
         active = ~self.done
         kind, choice = np.divmod(np.maximum(actions - 1, 0), self.num_choices)
         forbidden = self.buffer["action_mask"][np.arange(self.num_envs), actions] == 0
@@ -75,9 +91,24 @@ class BanditVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
         chosen = blocks[np.arange(self.num_envs), choice]
         gain = (chosen[:, 0] - chosen[:, 1]) * np.where(kind == 0, 1.0, -1.0)
         rewards = np.where(active & (actions > 0) & ~forbidden, gain, 0.0).astype(np.float32)
-        self.picks = np.where(active, self.picks + 1, 0)
-        self.done = active & (self.picks >= PICKS)
-        return self._observe(), rewards, self.done.copy(), np.zeros(self.num_envs, bool), {}
+        if self.nan_at is not None and self.steps >= self.nan_at:
+            rewards[-1] = np.nan
+        self.steps += 1
+        if mode is AutoresetMode.NEXT_STEP:
+            self.picks = np.where(active, self.picks + 1, 0)
+        else:
+            self.picks = self.picks + active
+        ended = active & (self.picks >= PICKS)
+        info: dict[str, Any] = {}
+        if mode is AutoresetMode.SAME_STEP:
+            if ended.any():
+                info = {"final_obs": {name: x.copy() for name, x in self._observe().items()}, "_final_obs": ended}
+            self.picks[ended] = 0
+        else:
+            self.done = ended if mode is AutoresetMode.NEXT_STEP else self.done | ended
+        nothing = np.zeros(self.num_envs, bool)
+        terminated, truncated = (nothing, ended) if self.cut else (ended, nothing)
+        return self._observe(), rewards, terminated.copy(), truncated.copy(), info
 
     def best(self) -> NDArray[Any]:
         """The best gain on offer in every bandit; what a perfect policy earns at this step."""
@@ -100,12 +131,14 @@ class BanditVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
 
     def _observe(self) -> dict[str, NDArray[Any]]:
         observation, mask = self.buffer["observation"], self.buffer["action_mask"]
-        observation[:] = self.rng.random(observation.shape, dtype=np.float32)
+        units = self.num_envs // self.group
+        offers = self.rng.random((units, observation.shape[1]), dtype=np.float32)
+        is_open = self.rng.random((units, self.num_choices)) > self.closed_share
+        observation[:] = np.repeat(offers, self.group, axis=0)
         observation[:, 0] = 1 - self.picks / PICKS
         mask[:, 0] = 1
-        is_open = self.rng.random((self.num_envs, self.num_choices)) > self.closed_share
-        mask[:, 1 : 1 + self.num_choices] = is_open
-        mask[:, 1 + self.num_choices :] = is_open
+        mask[:, 1 : 1 + self.num_choices] = np.repeat(is_open, self.group, axis=0)
+        mask[:, 1 + self.num_choices :] = mask[:, 1 : 1 + self.num_choices]
         return self.buffer
 
 

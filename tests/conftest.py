@@ -28,9 +28,9 @@ def one_ray() -> Iterator[None]:
     """One Ray for all tests of a file; `train` leaves a running one alone."""
     import ray
 
-    from rlroute.agents.rllib.ppo import _start_ray
+    from rlroute.agents.rllib.cluster import start_ray
 
-    started = _start_ray()
+    started = start_ray()
     yield
     if started:
         ray.shutdown()

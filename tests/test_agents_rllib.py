@@ -26,7 +26,9 @@ torch = pytest.importorskip("torch")
 
 from ray.rllib.core.columns import Columns  # noqa: E402 - only where Ray is installed
 
-from rlroute.agents.rllib import columnar, ppo  # noqa: E402
+from rlroute.agents.rllib import checkpoints as kept  # noqa: E402
+from rlroute.agents.rllib import ppo  # noqa: E402
+from rlroute.agents.rllib.arguments import command_line  # noqa: E402
 from rlroute.agents.rllib.module import RouterModule  # noqa: E402
 
 ENV = "bandit:toy/Bandit-v0"
@@ -105,43 +107,20 @@ def test_module_and_policy_file_name_the_same_parameters() -> None:
         assert shapes == parameter_shapes(layout, 8)
 
 
-def test_value_targets_are_returns_within_each_episode() -> None:
-    rng = np.random.default_rng(0)
-    steps, slots, gamma, lambda_ = 12, 5, 0.9, 0.7
-    values = rng.normal(size=(steps + 1, slots)).astype(np.float32)
-    rewards = rng.normal(size=(steps, slots)).astype(np.float32)
-    terminated = rng.random((steps, slots)) < 0.15
-    done = terminated | (rng.random((steps, slots)) < 0.15)
-    found = columnar.value_targets(values, rewards, terminated, done, gamma, lambda_)
-    monte_carlo = columnar.value_targets(values, rewards, terminated, done, 1.0, 1.0)
-    for slot in range(slots):
-        for start in range(steps):
-            expected, plain, weight = float(values[start, slot]), 0.0, 1.0
-            for t in range(start, steps):  # the sum of discounted surprises, as the paper defines it
-                after = 0.0 if terminated[t, slot] else float(values[t + 1, slot])
-                expected += weight * (rewards[t, slot] + gamma * after - values[t, slot])
-                weight *= gamma * lambda_
-                plain += float(rewards[t, slot])
-                if done[t, slot]:
-                    break
-            assert found[start, slot] == pytest.approx(expected, abs=1e-4)
-            assert monte_carlo[start, slot] == pytest.approx(plain + after, abs=1e-4)
-
-
 def test_rollouts_hold_decisions_only_and_never_a_masked_one() -> None:
     algorithm = ppo.build_config(ENV, {"num_choices": 5, "closed_share": 0.6}, SMALL).build_algo()
     runner = algorithm.env_runner
     for _ in range(4):
         (rollout,) = runner.sample()
-        columns = rollout.columns
-        # An ended bandit shows no picks left; the step that resets it is no decision.
-        assert columns[Columns.OBS]["observation"][:, 0].min() > 0.3
-        assert rollout.env_steps() == len(columns[Columns.ACTIONS]) < 32 * 16
-        chosen = columns[Columns.OBS]["action_mask"].gather(1, columns[Columns.ACTIONS][:, None])
-        assert bool((chosen == 1).all())
+        # An ended bandit shows no picks left; in the same step it shows the next start instead.
+        assert rollout.observation[..., 0].min() > 0.3
+        assert rollout.env_steps() == rollout.action.size == 32 * 16
+        assert (np.take_along_axis(rollout.action_mask, rollout.action[..., None], axis=2) == 1).all()
         # The rows are those that the policy saw: the environment's buffer has long been overwritten.
-        fresh = runner.module.forward_exploration({Columns.OBS: columns[Columns.OBS]})
-        torch.testing.assert_close(fresh[Columns.ACTION_DIST_INPUTS], columns[Columns.ACTION_DIST_INPUTS])
+        seen = {name: torch.from_numpy(rollout.rows(getattr(rollout, name))) for name in ("observation", "action_mask")}
+        fresh = runner.module.forward_exploration({Columns.OBS: seen})
+        logits = torch.from_numpy(rollout.rows(rollout.logits))
+        torch.testing.assert_close(fresh[Columns.ACTION_DIST_INPUTS], logits, rtol=1e-5, atol=1e-5)
     assert runner.env.unwrapped.masked_actions == 0
     algorithm.stop()
 
@@ -152,7 +131,7 @@ def test_training_blurs_the_text_features_and_nothing_else() -> None:
         algorithm = ppo.build_config(ENV, {}, arguments).build_algo()
         (rollout,) = algorithm.env_runner.sample(explore=explore)
         algorithm.stop()
-        return rollout.columns[Columns.OBS]["observation"].numpy()
+        return rollout.rows(rollout.observation).copy()
 
     text = bandit.layout(4).slices()["text"]
     blurred = columns(5.0, True)
@@ -161,14 +140,6 @@ def test_training_blurs_the_text_features_and_nothing_else() -> None:
     assert np.delete(blurred, text, axis=1).max() <= 1
     for clear in (columns(0.0, True), columns(5.0, False)):
         assert 0 <= clear[:, text].min() <= clear[:, text].max() <= 1
-
-
-def test_an_environment_that_resets_otherwise_is_refused() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(bandit.BanditVectorEnv.metadata, "autoreset_mode", gym.vector.AutoresetMode.SAME_STEP)
-        config = ppo.build_config(ENV, {}, SMALL)
-        with pytest.raises(ValueError, match=r"autoreset mode .*SAME_STEP, expected .*NEXT_STEP"):
-            config.build_algo()
 
 
 def test_ppo_learns_to_pick_well(trained: Path) -> None:
@@ -207,7 +178,7 @@ def test_after_a_restore_the_runner_holds_the_restored_weights(tmp_path: Path) -
     algorithm = ppo.build_config(ENV, {}, SMALL).build_algo()
     algorithm.train()
     saved = parameters_of(algorithm.get_module())
-    checkpoint = ppo.save_checkpoint(algorithm, tmp_path, 123, {})
+    checkpoint = kept.save_checkpoint(algorithm, tmp_path, 123, {})
     algorithm.stop()
 
     other = ppo.build_config(ENV, {}, SMALL, steps_done=123).build_algo()
@@ -230,7 +201,7 @@ ppo.train({ENV!r}, {{}}, {str(tmp_path)!r}, ppo.PPOArguments(**{asdict(SMALL) | 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     run = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
     checkpoints, deadline = tmp_path / "checkpoints", time.monotonic() + 60
-    while (latest := ppo.latest_checkpoint(checkpoints)) is None:
+    while (latest := kept.latest_checkpoint(checkpoints)) is None:
         assert run.poll() is None, run.stderr.read().decode() if run.stderr else ""
         assert time.monotonic() < deadline, "no checkpoint within a minute"
         time.sleep(0.05)
@@ -238,7 +209,7 @@ ppo.train({ENV!r}, {{}}, {str(tmp_path)!r}, ppo.PPOArguments(**{asdict(SMALL) | 
     run.wait()
     assert not (tmp_path / "policy").exists()
 
-    latest = ppo.latest_checkpoint(checkpoints)
+    latest = kept.latest_checkpoint(checkpoints)
     assert latest is not None
     killed_at = int(latest.name.removeprefix("step-"))
     assert killed_at < total
@@ -259,7 +230,7 @@ def test_only_the_last_complete_checkpoint_is_kept_and_found(tmp_path: Path) -> 
     (checkpoints / ".step-999999999999.new" / "algorithm").mkdir(parents=True)
     complete = sorted(path.name for path in checkpoints.glob("step-*"))
     assert len(complete) == 1
-    assert ppo.latest_checkpoint(checkpoints) == checkpoints / complete[-1]
+    assert kept.latest_checkpoint(checkpoints) == checkpoints / complete[-1]
     assert int(complete[-1].removeprefix("step-")) >= SMALL.total_steps
 
 
@@ -281,7 +252,9 @@ def test_every_knob_is_in_the_help_with_its_comment() -> None:
     for knob in fields(ppo.PPOArguments):
         assert f"--{knob.name.replace('_', '-')}" in text
     assert "passes over every batch (default: 3)" in text
-    options = ppo.parser().parse_args(["env", "out", "--epochs", "2", "--no-anneal", "--learning-rate", "1e-4"])
+    options = command_line(ppo.PPOArguments, "").parse_args(
+        ["env", "out", "--epochs", "2", "--no-anneal", "--learning-rate", "1e-4"]
+    )
     assert (options.epochs, options.anneal, options.learning_rate) == (2, False, 1e-4)
 
 

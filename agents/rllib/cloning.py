@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ray.rllib.core.columns import Columns
 from torch.nn.functional import cross_entropy, mse_loss
 
+from rlroute.agents.rllib.cluster import quieten_ray
 from rlroute.agents.rllib.module import RouterModule
-from rlroute.agents.rllib.ppo import quieten_ray
 from rlroute.layout import Layout
 from rlroute.policies import Policy
 from rlroute.policy import save_policy

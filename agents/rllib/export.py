@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -25,11 +26,12 @@ def export_policy(
     `policy_tensors()` (arrays its observation is made with). `training` says how the weights came about,
     `metrics` how well they do.
     """
-    env, module = algorithm.env_runner.env.unwrapped, algorithm.get_module()
+    config, module = algorithm.config, algorithm.get_module()
+    env = gym.make_vec(config.env, num_envs=1, vectorization_mode="vector_entry_point", **config.env_config).unwrapped
     card = {
         **env.policy_card(),
         "network": {"hidden": int(module.model_config["hidden"])},
-        "training": {"algorithm": "PPO", "trainer": f"ray {ray.__version__}", **(training or {})},
+        "training": {"trainer": f"ray {ray.__version__}", **(training or {})},
         "metrics": dict(metrics or {}),
     }
     parameters = {name: np.asarray(value, np.float32) for name, value in module.get_state().items()}

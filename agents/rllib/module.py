@@ -13,8 +13,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
+from rlroute.agents.rllib.scoring import LAYERS, ScoreChoices
 from rlroute.layout import Layout
 from rlroute.policy import MASKED
 
@@ -36,6 +36,8 @@ class RouterModule(TorchRLModule, ValueFunctionAPI):
         self.choice_head = _perceptron(2 * hidden, hidden, len(layout.choice_actions))
         self.context_head = nn.Linear(hidden, len(layout.context_actions)) if layout.context_actions else None
         self.value_head = _perceptron(hidden, hidden, 1)
+        names = [f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")]
+        self.scoring = tuple(self.get_parameter(name) for name in names)
         with torch.no_grad():  # start near the uniform policy: the first updates then see every action
             last_layers: list[Any] = [self.choice_head[2], self.context_head]
             for layer in filter(None, last_layers):
@@ -45,9 +47,8 @@ class RouterModule(TorchRLModule, ValueFunctionAPI):
             self.load_state_dict({name: torch.from_numpy(x) for name, x in self.model_config["start"].items()})
 
     def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
-        choices, summary = self._encode(batch[Columns.OBS]["observation"])
-        scores = self.choice_head[2](torch.relu(_joint_layer(self.choice_head[0], choices, summary)))
-        logits = scores.transpose(1, 2).flatten(1)  # every choice's first action, then every second
+        scores, summary = self._score(batch[Columns.OBS]["observation"])
+        logits = scores.permute(1, 2, 0).flatten(1)  # every choice's first action, then every second
         if self.context_head is not None:
             logits = torch.cat([self.context_head(summary), logits], dim=1)
         logits = logits.masked_fill(batch[Columns.OBS]["action_mask"] == 0, MASKED)
@@ -64,26 +65,16 @@ class RouterModule(TorchRLModule, ValueFunctionAPI):
     def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
         """Value estimates (N,)."""
         if embeddings is None:
-            _, embeddings = self._encode(batch[Columns.OBS]["observation"])
+            _, embeddings = self._score(batch[Columns.OBS]["observation"])
         return self.value_head(embeddings).squeeze(-1)
 
-    def _encode(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Choice codes (N, C, hidden) and the summary of the situation (N, hidden)."""
+    def _score(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (C, N, K) of K actions of C choices, and the summary of the situation (N, hidden)."""
         context = observation[:, : self.context_size]
         blocks = observation[:, self.context_size :].unflatten(1, (-1, self.block_size))
-        code = torch.relu(self.context_encoder(context))
-        choices = torch.relu(_joint_layer(self.choice_encoder[0], blocks, code))
-        choices = torch.relu(self.choice_encoder[2](choices))
-        pooled = torch.cat([code, choices.mean(dim=1), choices.amax(dim=1)], dim=1)
-        return choices, torch.relu(self.trunk(pooled))
+        blocks = blocks.transpose(0, 1).contiguous()
+        return ScoreChoices.apply(context, blocks, *self.scoring)
 
 
 def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
-
-
-def _joint_layer(layer: Any, of_choice: Tensor, of_all: Tensor) -> Tensor:
-    """`layer` over [own, shared] inputs, as a sum: the shared part is computed once a row, not C times."""
-    own = of_choice.shape[-1]
-    shared = linear(of_all, layer.weight[:, own:], layer.bias)
-    return linear(of_choice, layer.weight[:, :own]) + shared[:, None]
