@@ -8,23 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+pytest.importorskip("torch")
+
+from rlroute.agents.rllib.advantages import anchored, group_relative
+
 G = 8
 COSTS = np.linspace(0.0, 1.0, 21)
 bounded = st.floats(-2, 2)
 
 
-def anchored(returns, r_small, r_expert):  # type: ignore[no-untyped-def]
-    total = returns.sum(axis=1) + r_small + r_expert
-    return returns - (total / (returns.shape[1] + 2))[:, None]
-
-
-def plain(returns):  # type: ignore[no-untyped-def]
-    return returns - returns.mean(axis=1, keepdims=True)
-
-
 def advantage(r: float, r_small: float, r_expert: float, size: int = G) -> float:
-    """The anchored advantage of each of `size` episodes of return `r`."""
-    values = np.asarray(anchored(np.full((1, size), r), np.array([r_small]), np.array([r_expert])))
+    """The anchored advantage of each of `size` episodes of return `r`, in units of return."""
+    values = anchored(np.full((1, size), r), (np.array([r_small]), np.array([r_expert])))
     assert_allclose(values, values[0, 0])
     return float(values[0, 0])
 
@@ -37,7 +32,18 @@ def test_a_group_without_variance_is_told_by_its_anchors(r: float, r_small: floa
 
 @given(bounded, st.integers(2, 32))
 def test_the_plain_advantage_of_such_a_group_is_zero(r: float, size: int) -> None:
-    assert_allclose(plain(np.full((1, size), r)), 0.0, atol=1e-9)
+    assert_allclose(group_relative(np.full((1, size), r)), 0.0, atol=1e-9)
+
+
+@given(bounded, bounded, bounded, st.integers(0, 2**16))
+def test_in_a_batch_it_is_told_the_same_in_units_of_the_batch(
+    r: float, r_small: float, r_expert: float, seed: int
+) -> None:
+    returns = np.random.default_rng(seed).normal(size=(5, G))
+    returns[2] = r
+    small, expert = np.full(5, r_small), np.full(5, r_expert)
+    together = anchored(returns, (small, expert))[2]
+    assert_allclose(together * returns.std(), advantage(r, r_small, r_expert), atol=1e-9)
 
 
 @pytest.mark.parametrize("weight", [0.1, 0.3, 1.2])
