@@ -129,7 +129,7 @@ def gap_closed(curves: Sequence[Curve], points: Sequence[int], mixes: Curve, cei
     for curve, point in zip(curves, points, strict=True):
         score = curve.test[point]
         calls = mean(expensive(score), score)
-        low, high = mixes.at(calls).mean(), ceiling.at(calls).mean()
+        low, high = mixes.at(calls)[0].mean(), ceiling.at(calls)[0].mean()
         shares.append(float((mean(score.quality, score) - low) / (high - low)))
     return spread(shares)
 
@@ -187,7 +187,10 @@ def at_preferences(trained: Mapping[str, list[Curves]], references: Mapping[str,
         for name, seeds in {**{n: [c] * len(curves) for n, c in references.items()}, **trained}.items():
             if name != BOPO:
                 theirs = [seed[SOFT].at(c) for seed, c in zip(seeds, calls, strict=True)]
-                against[name] = verdict(ours, theirs, groups) | {"success": float(np.mean(theirs))}
+                against[name] = verdict(ours, [success for success, _ in theirs], groups) | {
+                    "success": float(np.mean([success.mean() for success, _ in theirs])),
+                    "calls": [float(np.mean(calls)), float(np.mean([made for _, made in theirs]))],  # ours, its own
+                }
         result[preference] = {"policies": rows, "against": against}
     return result
 
@@ -208,7 +211,9 @@ def as_markdown(results: dict[str, Any]) -> str:
         return f"{scale * pair[0]:.{digits}f} ± {scale * pair[1]:.{digits}f}"
 
     def said(cell: Mapping[str, Any]) -> str:
-        return f"{cell['verdict']} {cell['difference']:+.3f} [{cell['low']:+.3f}, {cell['high']:+.3f}]"
+        text = f"{cell['verdict']} {cell['difference']:+.3f} [{cell['low']:+.3f}, {cell['high']:+.3f}]"
+        ours, theirs = cell.get("calls", (0.0, 0.0))
+        return text if abs(ours - theirs) < 0.05 else f"{text}, {ours:.2f} calls against {theirs:.2f}"
 
     header = [
         "policy",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlroute.envs.budget_route.ceilings import LatentKnowingPolicy, clairvoyant
 from rlroute.evaluation import Score
 
 ENV = "rlroute/BudgetRoute-v0"
@@ -41,24 +42,21 @@ class Curve:
         order = [(-mean(s.quality, s), mean(expensive(s), s), i) for i, s in enumerate(self.val)]
         return min(order)[2]
 
-    def at(self, calls: float) -> Floats:
-        """Success on test (groups,) of the mix of points that makes `calls` expensive calls there.
+    def at(self, calls: float) -> tuple[Floats, float]:
+        """Success on test (groups,) of the mix of points that makes `calls` expensive calls there, and its calls.
 
-        Points are mixed that lie on the hull of val. Fewer calls than any of them makes is the one of fewest.
+        Points are mixed that lie on the hull of val. More calls than the best of them makes buy nothing; fewer than
+        any of them makes is the one of fewest, which then has the advantage.
         """
         from rlroute.metrics import group_means, upper_hull
 
         hull = upper_hull([mean(expensive(s), s) for s in self.val], [mean(s.quality, s) for s in self.val])
-        points = [self.test[i] for i in hull]
-        spent = np.array([mean(expensive(s), s) for s in points])
-        order = np.argsort(spent)
-        success = np.stack([group_means(points[i].quality, points[i].group)[1] for i in order])
-        right = int(np.clip(np.searchsorted(spent[order], calls), 1, max(1, len(order) - 1)))
-        if len(order) == 1:
-            return np.asarray(success[0])
-        left_calls, right_calls = spent[order][right - 1 : right + 1]
-        share = float(np.clip((calls - left_calls) / max(right_calls - left_calls, 1e-12), 0.0, 1.0))
-        return np.asarray((1 - share) * success[right - 1] + share * success[right])
+        points = sorted((self.test[i] for i in hull), key=lambda s: mean(expensive(s), s))
+        spent = [mean(expensive(s), s) for s in points]
+        success = np.stack([group_means(s.quality, s.group)[1] for s in points])
+        place = float(np.interp(calls, spent, np.arange(len(spent))))  # between which points, and where
+        left, right, share = int(place), int(np.ceil(place)), place % 1
+        return (1 - share) * success[left] + share * success[right], float(np.interp(calls, spent, spent))
 
 
 def mean(values: Any, score: Score) -> float:
@@ -86,9 +84,10 @@ def play(policies: Mapping[str, Any], cap: int, episodes: int, preferences: Sequ
     shown = preferences or [0.0] * len(policies)
     played: dict[str, list[Score]] = {"val": [], "test": []}
     for split, scores in played.items():
+        envs = {w: vector_env(ENV, split, log=LOG, budget_calls=cap, preference=w) for w in set(shown)}
+        times = episodes if split == "test" else -(-episodes // 2)
         for policy, preference in zip(policies.values(), shown, strict=True):
-            env = vector_env(ENV, split, log=LOG, budget_calls=cap, preference=preference)
-            times = episodes if split == "test" else -(-episodes // 2)
+            env = envs[preference]
             score = Score.of(rollout(env, policy, env.dynamics.roots, times, seed=int(split == "val")))
             scores.append(replace(score, extra={}))
     return Curve(tuple(policies), played["val"], played["test"])
@@ -104,13 +103,16 @@ def trained_curves(folder: str, episodes: int) -> dict[int, Curve]:
 
 def reference_curves(name: str, episodes: int) -> dict[int, Curve]:
     """A family of references, or the latent-knowing ceiling, under every condition."""
-    from rlroute.envs.budget_route.ceilings import LatentKnowingPolicy
     from rlroute.envs.budget_route.references import references
     from rlroute.envs.contest import vector_env
 
     if name == "latent-knowing":
-        ceiling = {f"{price:g} a call": LatentKnowingPolicy(priced_in_calls) for price in CALL_PRICES}
-        return {cap: play(ceiling, cap, episodes, CALL_PRICES) for cap in PREFERENCES}
+        return {
+            cap: play(
+                {f"{price:g} a call": SolvedOnce(priced_in_calls) for price in CALL_PRICES}, cap, episodes, CALL_PRICES
+            )
+            for cap in PREFERENCES
+        }
     table = references(vector_env(ENV, "train", log=LOG))
     small, large = table["always small"], table["First-Large"]
     members = {
@@ -124,6 +126,16 @@ def reference_curves(name: str, episodes: int) -> dict[int, Curve]:
 
 
 REFERENCES = ("always small", "First-Large", "first k large", "random mix", "per-step rule")
+
+
+class SolvedOnce(LatentKnowingPolicy):
+    """The ceiling for one cap and one price of a call, whose table serves val and test alike."""
+
+    def begin(self, env: Any) -> None:
+        if hasattr(self, "table"):
+            self.dynamics = env.dynamics
+        else:
+            super().begin(env)
 
 
 def priced_in_calls(dynamics: Any) -> Any:
@@ -147,7 +159,6 @@ def stored_outcomes() -> Any:
 
 def clairvoyant_success(episodes: int) -> dict[int, float]:
     """Success on test of who knows the draws, under every cap."""
-    from rlroute.envs.budget_route.ceilings import clairvoyant
     from rlroute.envs.contest import vector_env
     from rlroute.rollout import places
 
