@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from rlroute.agents.rllib.cluster import quieten_ray
 from rlroute.agents.rllib.module import RouterModule
+from rlroute.layout import Layout
 from rlroute.policies import Policy
 from rlroute.policy import save_policy
 
@@ -34,6 +35,7 @@ class CloneArguments:
     learning_rate: float = 2e-3  # Adam's, falling linearly to 0
     value_weight: float = 0.5  # weight of the value loss
     hidden: int = 64  # width of every layer of the network
+    text_noise: float = 0.0  # noise on the text features, against learning the texts by heart
     seed: int = 0  # of the episodes, the wandering and the weights
 
 
@@ -84,6 +86,7 @@ def fit(layout: dict[str, Any], given: Demonstrations, arguments: CloneArguments
     module = RouterModule(
         observation_space=space, action_space=actions, model_config={"layout": layout, "hidden": arguments.hidden}
     )
+    text = Layout.from_dict(layout).slices().get("text")
     rows, batch = len(given.action), arguments.minibatch
     total = arguments.epochs * max(1, rows // batch)
     optimiser = torch.optim.Adam(module.parameters(), lr=arguments.learning_rate)
@@ -93,6 +96,8 @@ def fit(layout: dict[str, Any], given: Demonstrations, arguments: CloneArguments
         order = torch.randperm(rows)
         for start in range(0, max(1, rows // batch) * batch, batch):
             observation, mask, action, value = (x[order[start : start + batch]] for x in tensors)
+            if arguments.text_noise and text:
+                observation[:, text] += arguments.text_noise * torch.randn_like(observation[:, text])
             out = module._forward({Columns.OBS: {"observation": observation, "action_mask": mask}})
             loss = cross_entropy(out[Columns.ACTION_DIST_INPUTS], action)
             known = torch.isfinite(value)
@@ -109,7 +114,12 @@ def fit(layout: dict[str, Any], given: Demonstrations, arguments: CloneArguments
 def clone(env: Any, teacher: Policy, path: str | Path, arguments: CloneArguments | None = None) -> Path:
     """Watch, imitate, and write the clone as a policy folder."""
     arguments = arguments or CloneArguments()
-    parameters = fit(env.layout.to_dict(), demonstrate(env, teacher, arguments), arguments)
-    training = {"algorithm": "behaviour cloning", "teacher": teacher.name, "arguments": vars(arguments)}
+    return imitate(env, demonstrate(env, teacher, arguments), teacher.name, path, arguments)
+
+
+def imitate(env: Any, given: Demonstrations, teacher: str, path: str | Path, arguments: CloneArguments) -> Path:
+    """Imitate what was seen in `env`, and write the clone as a policy folder that names its `teacher`."""
+    parameters = fit(env.layout.to_dict(), given, arguments)
+    training = {"algorithm": "behaviour cloning", "teacher": teacher, "arguments": vars(arguments)}
     card = {**env.policy_card(), "network": {"hidden": arguments.hidden}, "training": training, "metrics": {}}
     return save_policy(path, card, parameters, env.policy_tensors())
