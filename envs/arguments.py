@@ -63,6 +63,9 @@ class ReplayArguments(EpisodeArguments):
     repeat: str = "mask"  # attempts used up: "mask", or the "same" answer again; no effect where states never recur
     missing: str = "error"  # unrecorded (state, choice): "error" refuses partial logs, "mask" masks them
     featuriser: str = "hashed"  # of texts: "hashed" or "minilm"
+    newcomers: tuple[str, ...] = ()  # choices that nothing was fitted on: known by price list and probe queries alone
+    probes: int = 30  # queries of the train split to each newcomer, one response each
+    probe_seed: int = 0  # of the draw of these queries
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,6 +78,9 @@ class ReplayArguments(EpisodeArguments):
         }
         for name, values in allowed.items():
             require_one_of(name, getattr(self, name), values)
+        if self.newcomers and (self.probes < 1 or self.obs != "features"):
+            found = f"probes={self.probes!r}" if self.probes < 1 else f"obs={self.obs!r}"
+            raise ValueError(f"{found}: newcomers are known by at least 1 probe query, and by obs='features'")
         if self.reward == "router_r1" and _high(self.preference) > 1:
             raise ValueError(f"preference={self.preference!r}: router_r1 expects a cost weight in [0, 1]")
 

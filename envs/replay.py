@@ -10,9 +10,10 @@ import numpy as np
 from rlroute.draws import Stream, permuted_index
 from rlroute.envs.arguments import ReplayArguments
 from rlroute.envs.episodes import EpisodeDynamics
-from rlroute.envs.observing import text_size
+from rlroute.envs.observing import text_size, with_text_for
 from rlroute.envs.terms import Range, ends
-from rlroute.features import full_text_features, log_features
+from rlroute.features import LogFeatures, full_text_features, log_features
+from rlroute.layout import Layout
 from rlroute.log import load_log
 from rlroute.pool import Pool
 from rlroute.rewards import Reward, make_reward
@@ -29,13 +30,26 @@ class ReplayDynamics(EpisodeDynamics):
 
     def __init__(self, arguments: ReplayArguments, num_envs: int) -> None:
         super().__init__(arguments, num_envs, load_log(arguments.log))
-        self.features = log_features(self.log, arguments.featuriser, arguments.split_salt)
+        self.features = self._fitted_features()
         self.pool = Pool.from_log(self.arrays, self.features)
         self.prior, self.text = self.features.prior, self.features.text
         if arguments.budget_usd is not None:
             self._refuse_unusable_budget(arguments.budget_usd)
         self.reward = self._make_reward()
         self.c_ref, self.l_ref = self.features.reference.cost_usd, self.features.reference.latency_s
+
+    def _fitted_features(self) -> LogFeatures:
+        arguments = self.arguments
+        if not arguments.newcomers:
+            return log_features(self.log, arguments.featuriser, arguments.split_salt)
+        from rlroute.newcomers import Probing, newcomer_features
+
+        probing = Probing(tuple(sorted(arguments.newcomers)), arguments.probes, arguments.probe_seed)
+        return newcomer_features(self.log, probing, arguments.featuriser, arguments.split_salt)
+
+    def as_trained(self, layout: Layout) -> Layout:
+        """`layout` with the text components that a policy saw which was trained without the newcomers."""
+        return with_text_for(layout, self.pool.size - len(set(self.arguments.newcomers)))
 
     @cached_property
     def text_size(self) -> int:

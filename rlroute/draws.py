@@ -32,6 +32,7 @@ class Stream(IntEnum):
     FAULT = 10
     PROVIDER = 11
     RISK = 12
+    PROBE = 13
 
 
 def key_from_seed(seed: int | np.random.SeedSequence | None) -> np.uint64:

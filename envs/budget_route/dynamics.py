@@ -36,7 +36,9 @@ class BudgetRouteDynamics(ReplayDynamics):
 
     def __init__(self, arguments: BudgetRouteArguments, num_envs: int) -> None:
         super().__init__(arguments, num_envs)
-        self.layout = make_layout(self.pool.size, self.arrays.extra.shape[1], index=arguments.obs == "index")
+        self.layout = self.as_trained(
+            make_layout(self.pool.size, self.arrays.extra.shape[1], index=arguments.obs == "index")
+        )
         self.expensive = self._expensive()
         self.horizon = int(self.arrays.step.max(initial=0))
         self.prompt_cache = self._prompt_cache()
