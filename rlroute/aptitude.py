@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 # Variances of the coefficients before any probe, in units of the variance of one outcome around its expectation.
 OFFSET = 0.3
 PROFILES = (0.1, 0.3, 1.0)  # of v
-TEXTS = (0.01, 0.03, 0.1)  # of t
+TEXTS = (0.01, 0.03)  # of t
 OWN_WEIGHT = 1 / 30
 
 

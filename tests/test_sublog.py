@@ -63,8 +63,10 @@ def test_all_states_stay_where_others_lead_there_too() -> None:
 
 def test_a_state_that_nothing_leads_to_stays() -> None:
     """Whoever recorded it had a reason."""
-    states = [{"state_id": name, "text": name, "split": name.split("/")[0]} for name in ("train", "val", "test")]
-    states += [{"state_id": "train/lone", "text": "lone", "split": "train", "step": 3, "task_id": "train"}]
+    states: list[Row] = [
+        {"state_id": name, "text": name, "split": name.split("/")[0]} for name in ("train", "val", "test")
+    ]
+    states.append({"state_id": "train/lone", "text": "lone", "split": "train", "step": 3, "task_id": "train"})
     responses = [response(row["state_id"], c, "x", 1.0) for row in states for c in ("small", "large")]
     assert "train/lone" in make_log(states, responses).without(["large"]).arrays.state_ids
 
