@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlroute.draws import Stream, permuted_index
+from rlroute.draws import Stream, integers, permuted_index, uniform
 from rlroute.envs.arguments import ReplayArguments
 from rlroute.envs.episodes import EpisodeDynamics
 from rlroute.envs.observing import text_size, with_text_for
@@ -35,6 +35,8 @@ class ReplayDynamics(EpisodeDynamics):
         self.prior, self.text = self.features.prior, self.features.text
         if arguments.budget_usd is not None:
             self._refuse_unusable_budget(arguments.budget_usd)
+        self._refuse_unusable_pool_size()
+        self.in_pool = np.ones((num_envs, self.pool.size), bool)
         self.reward = self._make_reward()
         self.c_ref, self.l_ref = self.features.reference.cost_usd, self.features.reference.latency_s
 
@@ -140,9 +142,22 @@ class ReplayDynamics(EpisodeDynamics):
             and self.max_episode_steps >= self.default_max_episode_steps
         )
 
+    def begin(self, which: np.ndarray, tasks: np.ndarray | None = None) -> None:
+        super().begin(which, tasks)
+        if self.arguments.pool_size is not None:
+            self._draw_pool(which, *ends(self.arguments.pool_size))
+
+    def _draw_pool(self, which: np.ndarray, low: float, high: float) -> None:
+        """Which choices may be called in these episodes; slots of one group share them."""
+        unit, episode = self.slot[which] // self.group_size, self.episode[which]
+        size = int(low) + integers(self.key, int(high - low) + 1, unit, episode, Stream.POOL_SIZE)
+        choices = np.arange(self.pool.size)
+        rank = uniform(self.key, unit[:, None], episode[:, None], choices, Stream.POOL).argsort(axis=1).argsort(axis=1)
+        self.in_pool[which] = rank < size[:, None]
+
     def recorded(self, state: np.ndarray) -> np.ndarray:
-        """Attempts recorded for each choice, (N, num_choices)."""
-        return self.arrays.num_attempts[state]
+        """Attempts recorded for each choice of the episode's pool, (num_envs, num_choices); 0 for the others."""
+        return self.arrays.num_attempts[state] * self.in_pool
 
     def affordable(self, prompt_tokens: np.ndarray) -> np.ndarray:
         """Choices whose reserve the budget covers, (num_envs, num_choices); everything where there is no cap."""
@@ -194,6 +209,11 @@ class ReplayDynamics(EpisodeDynamics):
         """The most that an episode may be charged for each response, (num_responses,) USD."""
         return np.asarray(self.arrays.cost_usd)
 
+    def _refuse_unusable_pool_size(self) -> None:
+        asked = self.arguments.pool_size
+        if asked is not None and ends(asked)[1] > self.pool.size:
+            raise ValueError(f"pool_size={asked!r}: expected at most {self.pool.size}, the choices of the log")
+
     def _refuse_unusable_budget(self, budget_usd: Range) -> None:
         """A cap in USD holds only where every reserve is known and covers whatever may be charged."""
         unknown = self.pool.without_limit()
@@ -222,7 +242,7 @@ class ReplayDynamics(EpisodeDynamics):
                 f"of {reserve[state, choice]:.6g} USD, input price × prompt tokens + output price × "
                 "max_completion_tokens"
             )
-        reserve = np.where(self.recorded(self.roots) > 0, reserve[self.roots], np.inf)
+        reserve = np.where(self.arrays.num_attempts[self.roots] > 0, reserve[self.roots], np.inf)
         cheapest = float(reserve.min())
         if ends(budget_usd)[0] < cheapest:
             name = self.pool.names[int(reserve.min(axis=0).argmin())]

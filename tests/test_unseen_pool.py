@@ -234,7 +234,7 @@ def test_more_probes_come_nearer_to_the_truth() -> None:
 
 def test_a_subject_that_no_known_choice_is_good_at_is_found_from_the_text() -> None:
     guess, truth, _ = estimate(300)
-    assert guess[truth == 0.9].mean() > 0.8
+    assert guess[truth == 0.9].mean() > 0.7
     assert guess[truth == 0.2].mean() < 0.35
 
 

@@ -3,7 +3,8 @@
     python experiments/unseen_pool/unseen_pool.py
 
 For every hold-out set and seed, policy B is trained without the newcomers and then meets them, known by their price
-list and by 10, 30 or 100 probe queries each, without being trained again. On the same tasks of test it is compared with
+list and by 10, 30 or 100 probe queries each, without being trained again; once with all known choices in every
+training episode, and once with a random few of them ("varied"). On the same tasks of test it is compared with
 policy A, trained on the whole pool; with itself without the newcomers; with kNN, the best single choice and the best
 mix of single choices, all of which know the whole pool. Weights are those of the whole pool: B is given the weight at
 which a dollar is worth as much. Quality lost is that of the mix of A's own points at B's cost less B's; A's points are
@@ -36,7 +37,10 @@ WEIGHTS = (0.03, 0.1, 0.2, 0.5, 1.0)
 CURVE = (0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4)  # weights whose points A may mix
 PREFERENCE = (0.02, 1.5)
 BONUSES = (-np.inf, -0.1, 0.0, 0.1, np.inf)  # of thinking, for kNN
-A, FLOOR, KNN, SINGLE, MIX = "A, whole pool", "B without newcomers", "kNN single shot", "best single", "best mix"
+KINDS = ("B", "B varied")
+LEAST_POOL = 2  # choices in a training episode of "B varied", at the least
+A, KNN, SINGLE, MIX = "A, whole pool", "kNN single shot", "best single", "best mix"
+WITHOUT = "without newcomers"
 A_AT_COST = "A at B's cost"
 
 
@@ -62,12 +66,15 @@ def title(held: tuple[str, ...]) -> str:
     return " and ".join(held) or "whole pool"
 
 
-def train_one(task: tuple[str, int, str, int]) -> str:
+def train_one(task: tuple[str, str, int, str, int]) -> str:
     """Train one policy on a log; returns its folder."""
     from rlroute.agents.rllib.ppo import PPOArguments, train
+    from rlroute.log import load_log
 
-    log, seed, out, steps = task
-    arguments = {"log": log, "preference": PREFERENCE}
+    kind, log, seed, out, steps = task
+    arguments: dict[str, Any] = {"log": log, "preference": PREFERENCE}
+    if kind == "B varied":
+        arguments["pool_size"] = (LEAST_POOL, load_log(log).arrays.num_choices)
     return str(train(f"rlroute:{ENV}", arguments, out, PPOArguments(seed=seed, total_steps=steps)))
 
 
@@ -97,6 +104,7 @@ def references(episodes: int) -> tuple[Any, Any, list[str]]:
     from rlroute.envs.think_route.experience import Experience
     from rlroute.envs.think_route.references import SingleShot
     from rlroute.evaluation import Setting, evaluate, tune
+    from rlroute.policies import Policy
     from rlroute.study import single_choices
 
     def make_env(split: str, **given: Any) -> Any:
@@ -105,7 +113,10 @@ def references(episodes: int) -> tuple[Any, Any, list[str]]:
     settings = [Setting.weight(w) for w in WEIGHTS]
     experience = Experience.of(make_env("train").dynamics)
     singles = single_choices(make_env, settings[0])
-    candidates = {KNN: [SingleShot(experience, "knn", b) for b in BONUSES], SINGLE: list(singles.values())}
+    candidates: dict[str, list[Policy]] = {
+        KNN: [SingleShot(experience, "knn", b) for b in BONUSES],
+        SINGLE: list(singles.values()),
+    }
     tuned = tune(make_env, settings, candidates, episodes)
     val = evaluate(make_env, settings, singles, "val", episodes, 1, "single")
     test = evaluate(make_env, settings, singles, "test", episodes, 0, "single")
@@ -120,7 +131,7 @@ def curves(policy: Any, episodes: int, c_ref: float, val: Any, test: Any) -> Non
 
 
 def compete(task: tuple[tuple[str, ...], int, str, dict[str, str], int]) -> dict[str, Any]:
-    """One seed: evaluations on test with A, B at every number of probes and B without newcomers, and call shares."""
+    """One seed: evaluations on test with A and each kind of B, without newcomers and after probes; and call shares."""
     from rlroute.evaluation import Evaluation
     from rlroute.features import log_features
     from rlroute.frontier import best_mix_at_cost
@@ -130,16 +141,18 @@ def compete(task: tuple[tuple[str, ...], int, str, dict[str, str], int]) -> dict
     held, seed, less, folders, episodes = task
     c_ref = log_features(load_log(LOG)).reference.cost_usd
     unit = log_features(load_log(less)).reference.cost_usd / c_ref
-    a, b = load_policy(folders["A"]), load_policy(folders["B"])
+    a = load_policy(folders["A"])
     val, test, singles = references(episodes)
     curves(a, episodes, c_ref, val, test)
     scores, shares = {}, {}
     scores[A], shares[A] = play(a, "test", WEIGHTS, episodes)
     weights = [w * unit for w in WEIGHTS]
-    scores[FLOOR], shares[FLOOR] = play(b, "test", weights, episodes, log=less)
-    for k in PROBES:
-        name = f"B, {k} probes"
-        scores[name], shares[name] = play(b, "test", weights, episodes, newcomers=held, probes=k, probe_seed=seed)
+    for kind in KINDS:
+        b, name = load_policy(folders[kind]), f"{kind} {WITHOUT}"
+        scores[name], shares[name] = play(b, "test", weights, episodes, log=less)
+        for k in PROBES:
+            name = f"{kind}, {k} probes"
+            scores[name], shares[name] = play(b, "test", weights, episodes, newcomers=held, probes=k, probe_seed=seed)
     # Groups are numbered by each log for itself; the smaller log keeps all questions, in their order.
     assert all(np.array_equal(score[0].group, scores[A][0].group) for score in scores.values())
     out: dict[str, Any] = {"shares": shares, "evaluations": {}}
@@ -180,7 +193,7 @@ def summarise(held: tuple[str, ...], parts: list[dict[str, Any]], less: str) -> 
     for name in parts[0]["evaluations"]:
         evaluations = [part["evaluations"][name] for part in parts]
         summary["policies"][name] = figures(name, evaluations)
-        if name != FLOOR:
+        if WITHOUT not in name:
             share = np.array([np.array(part["shares"][name])[:, new].sum(axis=1) for part in parts])
             summary["policies"][name]["share_of_calls_to_newcomers"] = share.mean(axis=0).tolist()
         rows = {}
@@ -242,12 +255,13 @@ def as_markdown(summary: dict[str, Any]) -> str:
         ]
         parts += ["Share of calls to newcomers:", table(["policy", *columns], rows)]
         rows = [["latent-knowing optimum", *(f"{worth:+.3f}" for worth in s["worth_to_the_optimum"])]]
-        floor = np.array(s["policies"][FLOOR]["reward"])
-        rows += [
-            [name, *(f"{gain:+.3f}" for gain in np.array(p["reward"]) - floor)]
-            for name, p in s["policies"].items()
-            if name.startswith("B, ")
-        ]
+        for kind in KINDS:
+            floor = np.array(s["policies"][f"{kind} {WITHOUT}"]["reward"])
+            rows += [
+                [name, *(f"{gain:+.3f}" for gain in np.array(p["reward"]) - floor)]
+                for name, p in s["policies"].items()
+                if name.startswith(f"{kind}, ")
+            ]
         parts += ["What the newcomers add to the reward:", table(["policy", *columns], rows)]
     return "\n\n".join(parts) + "\n"
 
@@ -303,17 +317,26 @@ def main() -> None:
     logs[()] = LOG
     for path in logs.values():
         _ = load_log(path).arrays  # built and cached once, before processes ask for it
-    runs = [(held, seed) for held in logs for seed in seeds]
-    folder = {run: str(options.work / "policies" / ("-".join(run[0]) or "whole") / f"seed-{run[1]}") for run in runs}
+    runs = [(kind, held, seed) for held in hold_outs for kind in KINDS for seed in seeds]
+    runs += [("A", (), seed) for seed in seeds]
+    tasks = [
+        (kind, logs[held], seed, str(options.work / "policies" / "-".join((kind, *held, str(seed)))), options.steps)
+        for kind, held, seed in runs
+    ]
     with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
-        trained = pool.map(train_one, [(logs[run[0]], run[1], folder[run], options.steps) for run in runs])
-        policies = dict(zip(runs, trained, strict=True))
-        tasks = [
-            (held, seed, logs[held], {"A": policies[(), seed], "B": policies[held, seed]}, options.episodes)
+        policies = dict(zip(runs, pool.map(train_one, tasks), strict=True))
+        tasks_of_sets = [
+            (
+                held,
+                seed,
+                logs[held],
+                {"A": policies["A", (), seed], **{kind: policies[kind, held, seed] for kind in KINDS}},
+                options.episodes,
+            )
             for held in hold_outs
             for seed in seeds
         ]
-        parts = list(pool.map(compete, tasks))
+        parts = list(pool.map(compete, tasks_of_sets))
     summary = {
         "seeds": options.seeds,
         "steps": options.steps,
