@@ -130,7 +130,7 @@ def curves(policy: Any, episodes: int, c_ref: float, val: Any, test: Any) -> Non
             evaluation.add(f"A at {weight:g}", "trained", [priced(score, w, c_ref) for w in WEIGHTS])
 
 
-def compete(task: tuple[tuple[str, ...], int, str, dict[str, str], int]) -> dict[str, Any]:
+def compete(task: tuple[tuple[str, ...], int, str, dict[str, str], Any, int]) -> dict[str, Any]:
     """One seed: evaluations on test with A and each kind of B, without newcomers and after probes; and call shares."""
     from rlroute.evaluation import Evaluation
     from rlroute.features import log_features
@@ -138,11 +138,10 @@ def compete(task: tuple[tuple[str, ...], int, str, dict[str, str], int]) -> dict
     from rlroute.log import load_log
     from rlroute.policy import load_policy
 
-    held, seed, less, folders, episodes = task
+    held, seed, less, folders, (val, test, singles), episodes = task
     c_ref = log_features(load_log(LOG)).reference.cost_usd
     unit = log_features(load_log(less)).reference.cost_usd / c_ref
     a = load_policy(folders["A"])
-    val, test, singles = references(episodes)
     curves(a, episodes, c_ref, val, test)
     scores, shares = {}, {}
     scores[A], shares[A] = play(a, "test", WEIGHTS, episodes)
@@ -325,12 +324,14 @@ def main() -> None:
     ]
     with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
         policies = dict(zip(runs, pool.map(train_one, tasks), strict=True))
+        others = references(options.episodes)
         tasks_of_sets = [
             (
                 held,
                 seed,
                 logs[held],
                 {"A": policies["A", (), seed], **{kind: policies[kind, held, seed] for kind in KINDS}},
+                others,
                 options.episodes,
             )
             for held in hold_outs
