@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from rlroute.envs.terms import Range, TermRanges
+from rlroute.envs.terms import Range, TermRanges, ends
 from rlroute.log import Log
 from rlroute.rewards import REWARDS
 from rlroute.splits import SPLITS
@@ -63,6 +63,10 @@ class ReplayArguments(EpisodeArguments):
     repeat: str = "mask"  # attempts used up: "mask", or the "same" answer again; no effect where states never recur
     missing: str = "error"  # unrecorded (state, choice): "error" refuses partial logs, "mask" masks them
     featuriser: str = "hashed"  # of texts: "hashed" or "minilm"
+    pool_size: Range | None = None  # choices that may be called in an episode, drawn anew; or a range of their number
+    newcomers: tuple[str, ...] = ()  # choices that nothing was fitted on: known by price list and probe queries alone
+    probes: int = 30  # queries of the train split to each newcomer, one response each
+    probe_seed: int = 0  # of the draw of these queries
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,6 +79,13 @@ class ReplayArguments(EpisodeArguments):
         }
         for name, values in allowed.items():
             require_one_of(name, getattr(self, name), values)
+        if self.pool_size is not None:
+            low, high = ends(self.pool_size)
+            if not 1 <= low <= high or low != int(low) or high != int(high):
+                raise ValueError(f"pool_size={self.pool_size!r}: expected a number of choices ≥ 1, or a range of it")
+        if self.newcomers and (self.probes < 1 or self.obs != "features"):
+            found = f"probes={self.probes!r}" if self.probes < 1 else f"obs={self.obs!r}"
+            raise ValueError(f"{found}: newcomers are known by at least 1 probe query, and by obs='features'")
         if self.reward == "router_r1" and _high(self.preference) > 1:
             raise ValueError(f"preference={self.preference!r}: router_r1 expects a cost weight in [0, 1]")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -45,10 +46,19 @@ def make_layout(
     Text gets what is left of `SIZE_AIM` floats, but at least `LEAST_TEXT` components.
     """
     extra = (Feature("extra", "standard deviations / 3", -1, 1, num_extra),) if num_extra else ()
-    others = sum(f.size for f in (*extra, *context)) + num_choices * sum(f.size for f in choice)
+    text = Feature("text", "principal component", -1, 1, NUM_TEXT_COMPONENTS)
+    layout = Layout((text, *extra, *context), choice, num_choices, context_actions, choice_actions)
+    return with_text_for(layout, num_choices)
+
+
+def with_text_for(layout: Layout, num_choices: int) -> Layout:
+    """The layout with as many text components as `make_layout` gives to a pool of `num_choices`."""
+    if not text_size(layout):
+        return layout
+    text, *context = layout.context
+    others = sum(feature.size for feature in context) + num_choices * layout.block_size
     size = int(np.clip(SIZE_AIM - others, LEAST_TEXT, NUM_TEXT_COMPONENTS))
-    text = Feature("text", "principal component", -1, 1, size)
-    return Layout((text, *extra, *context), choice, num_choices, context_actions, choice_actions)
+    return replace(layout, context=(replace(text, size=size), *context))
 
 
 class Frame(NamedTuple):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
+from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlroute.arrays import LogArrays
-from rlroute.draws import Stream, fold, permuted
-from rlroute.features import LogFeatures, log_features
+from rlroute.draws import Stream, fold, permuted, to_unit
+from rlroute.envs.slots import Rules
+from rlroute.features import LogFeatures
 from rlroute.jit import kernel, records
 from rlroute.log import Log
 
-ATTEMPT = np.uint64(Stream.ATTEMPT)
+ATTEMPT, POOL, POOL_SIZE = (np.uint64(stream) for stream in (Stream.ATTEMPT, Stream.POOL, Stream.POOL_SIZE))
+KEPT = 8  # recordings
 FIRST_ROW, ATTEMPTS, PROMPT_TOKENS = range(3)  # of a call
 STATE: dict[str, Any] = {name: np.dtype(kind) for name, kind in (
     ("think_state", "i4"), ("step", "i2"), ("terminal", "?"), ("success", "?"),
@@ -62,10 +65,35 @@ def pack(arrays: LogArrays, features: LogFeatures, text_size: int, fields: tuple
     return recording
 
 
-@lru_cache(maxsize=8)
-def recording_of(log: Log, featuriser: str, salt: int, text_size: int, fields: tuple[str, ...]) -> Recording:
-    """The recording of a log, see `pack`; kept for the environments that follow on the same one."""
-    return pack(log.arrays, log_features(log, featuriser, salt), text_size, fields)
+_packed: OrderedDict[Any, Recording] = OrderedDict()
+
+
+def recording_of(
+    log: Log, features: LogFeatures, fitted: tuple[Any, ...], text_size: int, fields: tuple[str, ...]
+) -> Recording:
+    """The recording of a log, see `pack`; kept for environments on the same log whose features are `fitted` alike."""
+    key = (log.content_hash, fitted, text_size, fields)
+    if key not in _packed:
+        _packed[key] = pack(log.arrays, features, text_size, fields)
+    _packed.move_to_end(key)
+    if len(_packed) > KEPT:
+        _packed.popitem(last=False)
+    return _packed[key]
+
+
+@kernel
+def draw_pool(rules: Rules, slots: np.ndarray, in_pool: np.ndarray, pool_size: tuple[int, int], i: int) -> None:
+    """Which choices may be called in the episode of slot `i`: all, or so many drawn anew; a group shares them."""
+    num_choices, (low, high) = in_pool.shape[1], pool_size
+    seed = fold(fold(rules.key, np.uint64(slots[i].slot // rules.group_size)), np.uint64(slots[i].episode))
+    size = low + math.floor(to_unit(fold(seed, POOL_SIZE)) * (high - low + 1))
+    for c in range(num_choices):
+        rank = 0
+        if size < num_choices:
+            mine = fold(fold(seed, np.uint64(c)), POOL)
+            for other in range(num_choices):
+                rank += fold(fold(seed, np.uint64(other)), POOL) < mine
+        in_pool[i, c] = rank < size
 
 
 @kernel

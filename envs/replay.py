@@ -9,10 +9,10 @@ import numpy as np
 from rlroute.draws import Stream, permuted_index
 from rlroute.envs.arguments import ReplayArguments
 from rlroute.envs.episodes import EpisodeDynamics
-from rlroute.envs.observing import Frame, make_frame, text_size
+from rlroute.envs.observing import Frame, make_frame, text_size, with_text_for
 from rlroute.envs.recording import Recording, recording_of
 from rlroute.envs.terms import Range, ends
-from rlroute.features import full_text_features, log_features
+from rlroute.features import LogFeatures, full_text_features, log_features
 from rlroute.layout import Layout
 from rlroute.log import load_log
 from rlroute.pool import Pool
@@ -31,17 +31,38 @@ class ReplayDynamics(EpisodeDynamics):
 
     def __init__(self, arguments: ReplayArguments, num_envs: int) -> None:
         super().__init__(arguments, num_envs, load_log(arguments.log))
-        self.features = log_features(self.log, arguments.featuriser, arguments.split_salt)
+        self.features = self._fitted_features()
         self.pool = Pool.from_log(self.arrays, self.features)
         self.prior, self.text = self.features.prior, self.features.text
         if arguments.budget_usd is not None:
             self._refuse_unusable_budget(arguments.budget_usd)
+        self._refuse_unusable_pool_size()
         self.c_ref, self.l_ref = self.features.reference.cost_usd, self.features.reference.latency_s
+
+    def _fitted_features(self) -> LogFeatures:
+        arguments = self.arguments
+        if not arguments.newcomers:
+            return log_features(self.log, arguments.featuriser, arguments.split_salt)
+        from rlroute.newcomers import Probing, newcomer_features
+
+        probing = Probing(tuple(sorted(arguments.newcomers)), arguments.probes, arguments.probe_seed)
+        return newcomer_features(self.log, probing, arguments.featuriser, arguments.split_salt)
+
+    def as_trained(self, layout: Layout) -> Layout:
+        """`layout` with the text components that a policy saw which was trained without the newcomers."""
+        return with_text_for(layout, self.pool.size - len(set(self.arguments.newcomers)))
 
     def recording(self, layout: Layout) -> Recording:
         """The log as kernels read it."""
-        arguments, size = self.arguments, text_size(layout)
-        return recording_of(self.log, arguments.featuriser, arguments.split_salt, size, self.response_fields)
+        a = self.arguments
+        fitted = (a.featuriser, a.split_salt, a.newcomers, a.probes, a.probe_seed)
+        return recording_of(self.log, self.features, fitted, text_size(layout), self.response_fields)
+
+    @property
+    def pool_size(self) -> tuple[int, int]:
+        """How many choices may be called in an episode, at least and at most."""
+        low, high = ends(self.arguments.pool_size or self.pool.size)
+        return int(low), int(high)
 
     def frame(self, layout: Layout) -> Frame:
         """The constants of observations in `layout`."""
@@ -155,6 +176,11 @@ class ReplayDynamics(EpisodeDynamics):
     def largest_charges(self) -> np.ndarray:
         """The most that an episode may be charged for each response, (num_responses,) USD."""
         return np.asarray(self.arrays.cost_usd)
+
+    def _refuse_unusable_pool_size(self) -> None:
+        asked = self.arguments.pool_size
+        if asked is not None and ends(asked)[1] > self.pool.size:
+            raise ValueError(f"pool_size={asked!r}: expected at most {self.pool.size}, the choices of the log")
 
     def _refuse_unusable_budget(self, budget_usd: Range) -> None:
         """A cap in USD holds only where every reserve is known and covers whatever may be charged."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,31 @@ import numpy as np
 
 NAMES = ("choice_names", "task_names", "extra_names")
 FLAGS = ("coverage_full",)
+PER_CHOICE = (
+    "input_usd",
+    "cached_input_usd",
+    "output_usd",
+    "first_token_s",
+    "output_tokens_per_s",
+    "max_completion_tokens",
+    "cache_ttl_s",
+)
+PER_RESPONSE = (
+    "quality",
+    "cost_usd",
+    "latency_s",
+    "next_state",
+    "answer",
+    "verdict",
+    "propensity",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "answer_chars",
+    "error",
+    "truncated",
+)
 # Strings that stay on disk until they are asked for; they do not count as arrays in memory.
 ID_ARRAYS = ("state_ids", "group_ids")
 
@@ -82,6 +107,20 @@ class LogArrays:
     def row_cell(self) -> np.ndarray:
         """Cell of every response, s·C + c, int64 (R,)."""
         return np.repeat(np.arange(self.num_states * self.num_choices), np.diff(self.cell))
+
+    def only(self, choices: np.ndarray) -> LogArrays:
+        """The same states with some of the choices (indices in rising order) and their responses alone."""
+        rows = np.isin(self.row_cell % self.num_choices, choices)
+        attempts = np.asarray(self.num_attempts[:, choices])
+        return replace(
+            self,
+            choice_names=tuple(self.choice_names[c] for c in choices.tolist()),
+            prompt_tokens_of=self.prompt_tokens_of[:, choices],
+            num_attempts=attempts,
+            cell=np.concatenate([[0], np.cumsum(attempts, dtype=np.int64)]),
+            **{name: getattr(self, name)[choices] for name in PER_CHOICE},
+            **{name: getattr(self, name)[rows] for name in PER_RESPONSE},
+        )
 
     @property
     def nbytes(self) -> int:

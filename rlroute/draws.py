@@ -37,6 +37,9 @@ class Stream(IntEnum):
     FAULT = 10
     PROVIDER = 11
     RISK = 12
+    PROBE = 13
+    POOL_SIZE = 14
+    POOL = 15
 
 
 def key_from_seed(seed: int | np.random.SeedSequence | None) -> np.uint64:

@@ -7,7 +7,7 @@ environment a second time reads a few files and imports neither pyarrow nor scip
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -47,9 +47,13 @@ class TextModel:
 
     def project(self, full: np.ndarray) -> np.ndarray:
         """Full features to the components an observation carries, in [−1, 1]; (N, NUM_TEXT_COMPONENTS)."""
+        return np.clip(self.unclipped(full), -1.0, 1.0).astype(np.float32)
+
+    def unclipped(self, full: np.ndarray) -> np.ndarray:
+        """The same components as a linear function of the full features, float64."""
         # In float64, so that the float32 result is the same for one text as for a batch of them.
         shifted = full.astype(np.float64) - self.centre
-        return np.clip(shifted @ self.components.astype(np.float64) / self.scale, -1.0, 1.0).astype(np.float32)
+        return np.asarray(shifted @ self.components.astype(np.float64) / self.scale)
 
     def standardise(self, extra: np.ndarray) -> np.ndarray:
         """Extra numbers to [−1, 1]: three standard deviations of the train split either way; (N, num_extra)."""
@@ -97,20 +101,25 @@ class LogFeatures:
 def log_features(log: Log, name: str = "hashed", salt: int = 0) -> LogFeatures:
     """The features of `log`, from the cache where they have been computed before."""
     kind = featuriser(name)
-    folder = cache_root() / "features" / f"{log.content_hash}-{kind.name}-salt{salt}-v{_VERSION}"
+    return cached_features(f"{log.content_hash}-{kind.name}-salt{salt}", kind, lambda: _compute(log, kind, salt))
+
+
+def cached_features(key: str, kind: Featuriser, compute: Callable[[], LogFeatures]) -> LogFeatures:
+    """The features stored in the cache under `key`, computed first where there are none."""
+    folder = cache_root() / "features" / f"{key}-v{_VERSION}"
     if not (folder / "reference.json").exists():
         with atomic_folder(folder) as temporary:
-            _store(_compute(log, kind, salt), temporary)
+            _store(compute(), temporary)
     return _load(folder, kind.name)
 
 
 def full_text_features(log: Log, name: str = "hashed") -> np.ndarray:
     """Unreduced text features of every state, (num_states, num_text_features) float32."""
-    distinct, index = _distinct_text_features(log, featuriser(name))
+    distinct, index = distinct_text_features(log, featuriser(name))
     return distinct[index]
 
 
-def _distinct_text_features(log: Log, kind: Featuriser) -> tuple[np.ndarray, np.ndarray]:
+def distinct_text_features(log: Log, kind: Featuriser) -> tuple[np.ndarray, np.ndarray]:
     """Features of the distinct texts of a log, and for each state which of them is its own; cached."""
     folder = cache_root() / "text" / f"{log.content_hash}-{kind.name}"
     if not folder.is_dir():
@@ -125,11 +134,10 @@ def _distinct_text_features(log: Log, kind: Featuriser) -> tuple[np.ndarray, np.
 def _compute(log: Log, kind: Featuriser, salt: int) -> LogFeatures:
     arrays, split = log.arrays, log.splits(salt)
     train = split == TRAIN
-    weight = reach(arrays)
-    distinct, index = _distinct_text_features(log, kind)
-    fitted = np.flatnonzero(train & (weight > 0) & ~arrays.terminal)
+    fitted, weight = fitted_states(arrays, split)
+    distinct, index = distinct_text_features(log, kind)
     fitted_text = distinct[index[fitted]]
-    centre, components, scale = _principal_components(fitted_text, weight[fitted])
+    centre, components, scale = _principal_components(fitted_text, weight)
     extra = arrays.extra.astype(np.float64)
     known = extra[fitted] if len(fitted) else np.zeros((1, extra.shape[1]))
     extra_mean, extra_scale = known.mean(axis=0), known.std(axis=0)
@@ -138,7 +146,7 @@ def _compute(log: Log, kind: Featuriser, salt: int) -> LogFeatures:
     prior, cross_fitted = fit_prior(
         np.concatenate([fitted_text, standardised[fitted]], axis=1),
         np.concatenate([mean_quality(arrays), prospects(arrays)], axis=1)[fitted],
-        weight[fitted],
+        weight,
         arrays.group[fitted],
     )
     model = TextModel(kind.name, components, centre, scale, prior, extra_mean, extra_scale)
@@ -159,6 +167,13 @@ def _compute(log: Log, kind: Featuriser, salt: int) -> LogFeatures:
         reference=reference(arrays, split),
         model=model,
     )
+
+
+def fitted_states(arrays: LogArrays, split: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Train states that uniform routing reaches and that are no ends, and how much each matters, (n,) each."""
+    weight = reach(arrays)
+    fitted = np.flatnonzero((split == TRAIN) & (weight > 0) & ~arrays.terminal)
+    return fitted, weight[fitted]
 
 
 def standardise(extra: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -231,6 +231,12 @@ class Log:
         rows = self.responses.filter(here).sort_by("attempt").slice(response - int(arrays.cell[cell]), 1).to_pylist()
         return str(rows[0]["answer"] or rows[0]["text"] or "")
 
+    def without(self, choices: Sequence[str]) -> Log:
+        """The log as if `choices` had never been in the pool: a log of its own, see `rlroute.sublog`."""
+        from rlroute.sublog import without
+
+        return without(self, choices)
+
     @property
     def reference(self) -> dict[str, Any]:
         """{choice, cost_usd, latency_s} of the best single choice on train: c_ref and l_ref of rewards.

@@ -87,11 +87,13 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
         ThinkRouteVectorEnv,
         {"log": "questions", "think_cost_usd": 1e-5, "latency_preference": 0.1},
     ),
+    "think, newcomers": (ThinkRouteVectorEnv, {"log": "questions", "newcomers": ("mistral-7b", "mixtral-8x22b")}),
     "budget": (BudgetRouteVectorEnv, {"log": "tasks", "budget_calls": (0, 6)}),
     "budget, capped": (
         BudgetRouteVectorEnv,
         {"log": "tasks", "budget_usd": (0.01, 0.06), "preference": (0.1, 1.0)},
     ),
+    "budget, newcomers": (BudgetRouteVectorEnv, {"log": "tasks", "newcomers": ("gpt-4.1",)}),
     "budget, no cache": (BudgetRouteVectorEnv, {"log": "tasks", "prompt_cache": False}),
 }
 

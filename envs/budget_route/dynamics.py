@@ -43,7 +43,9 @@ class BudgetRouteDynamics(ReplayDynamics):
 
     def __init__(self, arguments: BudgetRouteArguments, num_envs: int) -> None:
         super().__init__(arguments, num_envs)
-        self.layout = make_layout(self.pool.size, self.arrays.extra.shape[1], index=arguments.obs == "index")
+        self.layout = self.as_trained(
+            make_layout(self.pool.size, self.arrays.extra.shape[1], index=arguments.obs == "index")
+        )
         self.expensive = self._expensive()
         self.horizon = int(self.arrays.step.max(initial=0))
         self.prompt_cache = self._prompt_cache()
@@ -52,6 +54,8 @@ class BudgetRouteDynamics(ReplayDynamics):
             calls=records((num_envs, self.pool.size), CALL),
             mask=np.zeros((num_envs, self.pool.size), np.int8),
             seen=np.zeros((num_envs, self.layout.size), np.float32),
+            in_pool=np.ones((num_envs, self.pool.size), bool),
+            pool_size=self.pool_size,
             roots=self.roots,
             pool=charged_pool(self.pool, self.expensive, self.l_ref, self.prompt_cache, self.one_cache),
             recording=self.recording(self.layout),

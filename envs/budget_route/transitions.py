@@ -8,7 +8,7 @@ import numpy as np
 
 from rlroute.envs.budget_route.observation import add_call, clear, observe_step, observe_terms, served_tokens
 from rlroute.envs.observing import Frame
-from rlroute.envs.recording import ATTEMPTS, PROMPT_TOKENS, Recording, draw_response
+from rlroute.envs.recording import ATTEMPTS, PROMPT_TOKENS, Recording, draw_pool, draw_response
 from rlroute.envs.slots import Rules, account, begin_episode, begin_step, end_step, is_stuck, refuse
 from rlroute.jit import kernel
 from rlroute.pool import call_usd, reserve_usd
@@ -35,6 +35,8 @@ class Game(NamedTuple):
     calls: np.ndarray  # (num_envs, num_choices) records of `observation.CALL`
     mask: np.ndarray  # (num_envs, num_choices) int8, 1 legal
     seen: np.ndarray  # (num_envs, layout.size) float32, the observations
+    in_pool: np.ndarray  # (num_envs, num_choices) bool, choices that may be called in the episode
+    pool_size: tuple[int, int]  # how many these are, at least and at most
     roots: np.ndarray  # (num_tasks,) root states to draw tasks from
     pool: np.ndarray  # (num_choices,) records of `pool.PRICES` and `observation.CHARGE`
     recording: Recording
@@ -102,6 +104,7 @@ def enter_all(rules: Rules, game: Game, which: np.ndarray, tasks: np.ndarray) ->
 def enter(rules: Rules, game: Game, i: int, task: int) -> None:
     """Start the next episode of slot `i`."""
     begin_episode(rules, game.slots, game.roots, i, task)
+    draw_pool(rules, game.slots, game.in_pool, game.pool_size, i)
     clear(game.slots, game.calls, i)
     write_mask(game, i)
     observe_terms(game.seen, i, game.frame, game.slots, game.pool)
@@ -150,7 +153,7 @@ def write_mask(game: Game, i: int) -> None:
     """A choice may be called where it is recorded, its expensive calls are not used up, and its reserve is covered."""
     me, pool = game.slots[i], game.pool
     for c in range(len(pool)):
-        legal = game.recording.calls[me.state, c, ATTEMPTS] > 0
+        legal = game.in_pool[i, c] and game.recording.calls[me.state, c, ATTEMPTS] > 0
         legal = legal and (me.calls_left >= 1 or not pool[c].expensive)
         if legal and np.isfinite(me.usd_left):
             prompt, limit = game.recording.calls[me.state, c, PROMPT_TOKENS], pool[c].max_completion_tokens

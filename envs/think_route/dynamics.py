@@ -48,8 +48,8 @@ class ThinkRouteDynamics(ReplayDynamics):
     def __init__(self, arguments: ThinkRouteArguments, num_envs: int) -> None:
         super().__init__(arguments, num_envs)
         num_choices, rounds = self.pool.size, arguments.max_rounds
-        self.layout = make_layout(
-            num_choices, self.arrays.extra.shape[1], arguments.checker, index=arguments.obs == "index"
+        self.layout = self.as_trained(
+            make_layout(num_choices, self.arrays.extra.shape[1], arguments.checker, index=arguments.obs == "index")
         )
         self.first_call = self.layout.action("call", 0)
         self.first_accept = self.layout.action("accept", 0)
