@@ -559,7 +559,9 @@ def test_the_accepted_response_is_the_one_of_replay(
             live.record(answer=log.answer_text(row), verdict=float(arrays.verdict[row]), **REPORT)
         heard = replay.dynamics.heard_row[0].copy()
         last = int(replay.dynamics.latest_row[0, router.choices.index(asked)])
-        expected = {"policy": last, "plurality": heard[most_given(replay)], "verdict": heard[best_judged(replay)]}[commit]
+        expected = {"policy": last, "plurality": heard[most_given(replay)], "verdict": heard[best_judged(replay)]}[
+            commit
+        ]
         actor.following = replay.action(f"accept {asked}")
         decision = live.decide("Where was the author of Emma born?", prompt_tokens=100)
         assert decision.action == "accept"

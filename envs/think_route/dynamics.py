@@ -12,9 +12,9 @@ from rlroute.envs.replay import ReplayDynamics
 from rlroute.envs.terms import Range
 from rlroute.envs.think_route import transitions
 from rlroute.envs.think_route.heard import CALL, COMMITS, TRACE, house_rules, no_replies
-from rlroute.envs.think_route.observation import make_layout, timed_pool
+from rlroute.envs.think_route.observation import fill_prices, make_layout, timed_pool
 from rlroute.envs.think_route.transitions import Game
-from rlroute.jit import records
+from rlroute.jit import bind, records
 from rlroute.rewards import RECENT
 
 
@@ -57,6 +57,9 @@ class ThinkRouteDynamics(ReplayDynamics):
         super().__init__(arguments, num_envs)
         index = arguments.obs == "index"
         self.layout = make_layout(self.pool.size, self.arrays.extra.shape[1], arguments.checker, index)
+        pool, recording = timed_pool(self.pool, self.l_ref), self.recording(self.layout)
+        price = np.zeros((self.arrays.num_states, self.pool.size), np.float32)
+        bind(fill_prices, price, pool, recording, 1.0)(price, pool, recording, float(self.c_ref))
         self.game = Game(
             slots=self.slots,
             calls=records((num_envs, self.pool.size), CALL),
@@ -64,8 +67,9 @@ class ThinkRouteDynamics(ReplayDynamics):
             mask=np.zeros((num_envs, self.layout.num_actions), np.int8),
             seen=np.zeros((num_envs, self.layout.size), np.float32),
             roots=self.roots,
-            pool=timed_pool(self.pool, self.l_ref),
-            recording=self.recording(self.layout),
+            pool=pool,
+            recording=recording,
+            price=price,
             frame=self.frame(self.layout),
             house=house_rules(vars(arguments)),
             reward=self.reward_rules(),

@@ -123,21 +123,29 @@ def accepted(house: HouseRules, slots: np.ndarray, calls: np.ndarray, heard: np.
 @kernel
 def can_think(house: HouseRules, slots: np.ndarray, i: int) -> bool:
     """Thinking is possible at a question with sub-questions, while there is a call left to ask them with."""
-    return slots[i].think_state >= 0 and slots[i].rounds_left > 0 and house.think_cost_usd <= slots[i].usd_left
+    me = slots[i]
+    return (me.think_state >= 0) & (me.rounds_left > 0) & (house.think_cost_usd <= me.usd_left)
 
 
 @kernel
 def write_mask(
     mask: np.ndarray, house: HouseRules, slots: np.ndarray, calls: np.ndarray, heard: np.ndarray, i: int
-) -> None:
-    """Row `i` of the legal actions: think, check (if it can be asked), call every choice, accept from every choice."""
+) -> bool:
+    """Row `i` of the legal actions: think, check (if it can be asked), call every choice, accept from every choice.
+
+    Returns whether any is legal.
+    """
     me = slots[i]
     first_call, num_choices = 1 + house.checks, calls.shape[1]
-    mask[i, 0] = can_think(house, slots, i)
+    rounds_left, usd_left, thinks = me.rounds_left > 0, me.usd_left, can_think(house, slots, i)
+    mask[i, 0] = thinks
+    legal = thinks | (me.num_heard > 0)  # what was heard can be accepted
     if house.checks:
         unseen = me.num_heard > 0 and heard[i, max(me.num_heard - 1, 0)].checkable
-        mask[i, 1] = unseen and me.rounds_left > 0 and house.check_cost_usd <= me.usd_left
+        mask[i, 1] = unseen and rounds_left and house.check_cost_usd <= usd_left
     for c in range(num_choices):
         call = calls[i, c]
-        ready = me.rounds_left > 0 and call.count < call.attempts and call.reserve_usd <= me.usd_left
+        ready = rounds_left & (call.count < call.attempts) & (call.reserve_usd <= usd_left)
         mask[i, first_call + c], mask[i, first_call + num_choices + c] = ready, call.latest >= 0
+        legal |= ready
+    return legal

@@ -22,6 +22,7 @@ from rlroute.envs.think_route.heard import (
     write_mask,
 )
 from rlroute.envs.think_route.observation import (
+    fill_prices,
     observe_progress,
     observe_question,
     observe_reply,
@@ -87,8 +88,10 @@ class ThinkRouteLive(LiveBase):
     def write(self, out: np.ndarray) -> None:
         slots, calls, heard = self.slots, self.calls, self.heard
         observe_terms(out, 0, self.frame, slots, self.timed)
-        observe_question(out, 0, self.frame, slots, self.timed, self.recording, 0)
-        for choice in range(self.pool.size):
+        price = np.zeros((1, self.pool.size), np.float32)
+        fill_prices(price, self.timed, self.recording, self.c_ref)
+        observe_question(out, 0, self.frame, slots, self.timed, self.recording, price, 0)
+        for choice in np.flatnonzero(calls[0]["latest"] >= 0):
             observe_reply(out, 0, self.frame, calls, heard, choice)
         observe_progress(out, 0, self.frame, self.house, slots, calls, heard, self.action_mask())
 

@@ -16,6 +16,7 @@ from rlroute.pool import Pool, likely_usd
 
 CHARS_SCALE = 10.0  # log(1 + characters) of the longest answers
 DEPTH_SCALE = 4.0
+UNSEEN = 0.5  # stands for a verdict
 
 ROUNDS_LEFT_FEATURE = Feature("rounds_left", "share of max_rounds")
 CAN_THINK_FEATURE = Feature("can_think", "flag")
@@ -86,6 +87,14 @@ def timed_pool(pool: Pool, l_ref: float) -> np.ndarray:
 
 
 @kernel
+def fill_prices(price: np.ndarray, pool: np.ndarray, recording: Recording, c_ref: float) -> None:
+    """The feature `price` of every state and choice, (S, num_choices) float32: it takes logarithms, so once is enough."""
+    for s in range(price.shape[0]):
+        for c in range(price.shape[1]):
+            price[s, c] = money_feature(likely_usd(pool, c, recording.calls[s, c, PROMPT_TOKENS], 0), c_ref)
+
+
+@kernel
 def observe_terms(out: np.ndarray, i: int, frame: Frame, slots: np.ndarray, pool: np.ndarray) -> None:
     """Fill what stays as it is all through episode `i`: weights, whether there is a cap, latencies."""
     at = frame.static_size if frame.static_size else 1
@@ -100,36 +109,48 @@ def observe_terms(out: np.ndarray, i: int, frame: Frame, slots: np.ndarray, pool
 
 @kernel
 def observe_question(
-    out: np.ndarray, i: int, frame: Frame, slots: np.ndarray, pool: np.ndarray, recording: Recording, s: int
+    out: np.ndarray,
+    i: int,
+    frame: Frame,
+    slots: np.ndarray,
+    pool: np.ndarray,
+    recording: Recording,
+    price: np.ndarray,  # (S, num_choices) of `fill_prices`
+    s: int,
 ) -> None:
-    """Fill what stays as it is while episode `i` stands at the question of state `s`: texts, priors, prices."""
+    """Fill what holds of the question of state `s` before anything is heard: texts, priors, prices, no replies."""
     at = write_static(out, i, frame, recording.known, s)
     if frame.static_size == 0:
+        for c in range(len(pool)):
+            block = frame.context_size + c * frame.block_size
+            out[i, block + 1] = out[i, block + 2] = out[i, block + 4] = 0.0
+            out[i, block + 3] = UNSEEN
         return
     out[i, at + DEPTH] = min(slots[i].depth / DEPTH_SCALE, 1.0)
     for c in range(len(pool)):
         block = frame.context_size + c * frame.block_size
-        price = likely_usd(pool, c, recording.calls[s, c, PROMPT_TOKENS], 0)
+        usd = likely_usd(pool, c, recording.calls[s, c, PROMPT_TOKENS], 0)
         out[i, block + PRIOR] = recording.known[s, frame.static_size + c]
-        out[i, block + PRICE] = money_feature(price, frame.c_ref)
-        out[i, block + WEIGHTED_PRICE] = penalty_feature(slots[i].cost_weight, price, frame.c_ref)
+        out[i, block + PRICE] = price[s, c]
+        out[i, block + WEIGHTED_PRICE] = penalty_feature(slots[i].cost_weight, usd, frame.c_ref)
+        for k in range(CALLS, VERDICT_SEEN + 1):
+            out[i, block + k] = 0.0
+        out[i, block + VERDICT] = UNSEEN
 
 
 @kernel
 def observe_reply(out: np.ndarray, i: int, frame: Frame, calls: np.ndarray, heard: np.ndarray, c: int) -> None:
-    """Fill what the latest reply of choice `c` tells by itself; other replies do not change it."""
-    block, latest = frame.context_size + c * frame.block_size, calls[i, c].latest
-    reply, answered = heard[i, max(latest, 0)], latest >= 0
-    seen = answered and not math.isnan(reply.verdict)
-    verdict = reply.verdict if seen else 0.5
+    """Fill what the latest reply of choice `c`, which has given one, tells by itself."""
+    block, reply = frame.context_size + c * frame.block_size, heard[i, calls[i, c].latest]
+    seen = not math.isnan(reply.verdict)
+    verdict = reply.verdict if seen else UNSEEN
     if frame.static_size == 0:
-        out[i, block + 1], out[i, block + 3], out[i, block + 4] = answered, verdict, answered and reply.failed
+        out[i, block + 1], out[i, block + 3], out[i, block + 4] = True, verdict, reply.failed
         return
     out[i, block + CALLS] = calls[i, c].count / heard.shape[1]
-    out[i, block + ANSWERED] = answered
-    out[i, block + LENGTH] = min(math.log1p(reply.chars) / CHARS_SCALE, 1.0) if answered else 0.0
-    out[i, block + FAILED] = answered and reply.failed
-    out[i, block + TRUNCATED] = answered and reply.truncated
+    out[i, block + ANSWERED] = True
+    out[i, block + LENGTH] = min(math.log1p(reply.chars) / CHARS_SCALE, 1.0)
+    out[i, block + FAILED], out[i, block + TRUNCATED] = reply.failed, reply.truncated
     out[i, block + VERDICT], out[i, block + VERDICT_SEEN] = verdict, seen
 
 
@@ -145,27 +166,32 @@ def observe_progress(
     mask: np.ndarray,  # (num_envs, num_actions) int8
 ) -> None:
     """Fill what any step may change: what is left, what may be done, how the answers heard agree."""
-    me, rounds, first_call = slots[i], heard.shape[1], 1 + house.checks
+    me, first_call = slots[i], 1 + house.checks
+    of_rounds, of_heard = 1.0 / heard.shape[1], 1.0 / max(me.num_heard, 1)  # shares: divisions are slow
     if frame.static_size == 0:
-        out[i, 3], out[i, 4] = money_feature(me.usd_left, frame.c_ref), me.rounds_left / rounds
+        out[i, 3], out[i, 4] = money_feature(me.usd_left, frame.c_ref), me.rounds_left * of_rounds
         out[i, 5] = can_think(house, slots, i)
-        out[i, 6], out[i, 7] = me.num_heard / rounds, me.distinct / rounds
+        out[i, 6], out[i, 7] = me.num_heard * of_rounds, me.distinct * of_rounds
         for c in range(calls.shape[1]):
-            block, latest = frame.context_size + c * frame.block_size, calls[i, c].latest
-            out[i, block] = mask[i, first_call + c]
-            out[i, block + 2] = heard[i, latest].agreement / rounds if latest >= 0 else 0.0
-        return
-    at = frame.static_size
-    out[i, at + SPENT] = penalty_feature(me.cost_weight, me.cost_usd, frame.c_ref)
-    out[i, at + USD_LEFT] = money_feature(me.usd_left, frame.c_ref)
-    out[i, at + ROUNDS_LEFT] = me.rounds_left / rounds
-    out[i, at + CAN_THINK] = can_think(house, slots, i)
-    out[i, at + HEARD] = me.num_heard / rounds
-    out[i, at + DISTINCT] = me.distinct / rounds
-    for c in range(calls.shape[1]):
-        block, latest = frame.context_size + c * frame.block_size, calls[i, c].latest
-        support = heard[i, latest].agreement if latest >= 0 else 0
-        out[i, block + CALLABLE] = mask[i, first_call + c]
-        out[i, block + RESERVE] = reserve_share(calls[i, c].reserve_usd, me.usd_left)
-        out[i, block + AGREEMENT] = support / max(me.num_heard, 1)
-        out[i, block + SUPPORT] = support / rounds
+            out[i, frame.context_size + c * frame.block_size] = mask[i, first_call + c]
+    else:
+        at = frame.static_size
+        out[i, at + SPENT] = penalty_feature(me.cost_weight, me.cost_usd, frame.c_ref)
+        out[i, at + USD_LEFT] = money_feature(me.usd_left, frame.c_ref)
+        out[i, at + ROUNDS_LEFT] = me.rounds_left * of_rounds
+        out[i, at + CAN_THINK] = can_think(house, slots, i)
+        out[i, at + HEARD] = me.num_heard * of_rounds
+        out[i, at + DISTINCT] = me.distinct * of_rounds
+        for c in range(calls.shape[1]):
+            block = frame.context_size + c * frame.block_size
+            out[i, block + CALLABLE] = mask[i, first_call + c]
+            out[i, block + RESERVE] = reserve_share(calls[i, c].reserve_usd, me.usd_left)
+    for k in range(me.num_heard):
+        reply = heard[i, k]
+        if calls[i, reply.choice].latest == k:
+            block = frame.context_size + reply.choice * frame.block_size
+            if frame.static_size == 0:
+                out[i, block + 2] = reply.agreement * of_rounds
+            else:
+                out[i, block + AGREEMENT] = reply.agreement * of_heard
+                out[i, block + SUPPORT] = reply.agreement * of_rounds

@@ -16,6 +16,7 @@ from rlroute.jit import kernel
 from rlroute.pool import reserve_usd
 from rlroute.rewards import RewardRules, replay_reward
 
+BLOCK = 64  # slots whose memory is awaited together
 LINE = 16  # floats in a line of the cache
 THINK, CHECK = range(2)
 RESPONSE_FIELDS = (
@@ -45,6 +46,7 @@ class Game(NamedTuple):
     roots: np.ndarray  # (num_tasks,) root states to draw tasks from
     pool: np.ndarray  # (num_choices,) records of `observation.timed_pool`
     recording: Recording
+    price: np.ndarray  # (S, num_choices) float32, see `observation.fill_prices`
     frame: Frame
     house: HouseRules
     reward: RewardRules
@@ -55,25 +57,27 @@ class Game(NamedTuple):
 def step_all(rules: Rules, game: Game, action: np.ndarray) -> None:
     """One step of every slot."""
     slots = game.slots
-    fetch(rules, game, action)
-    for i in range(len(action)):
-        if slots[i].active:
-            if slots[i].elapsed_steps == 0:
-                begin(game, i)
-            else:
-                end_step(rules, slots, i, move(game, i, action[i]))
+    for first in range(0, len(action), BLOCK):
+        beyond = min(first + BLOCK, len(action))
+        fetch(rules, game, action, first, beyond)
+        for i in range(first, beyond):
+            if slots[i].active:
+                if slots[i].elapsed_steps == 0:
+                    begin(game, i)
+                else:
+                    end_step(rules, slots, i, move(game, i, action[i]))
 
 
 @kernel
-def fetch(rules: Rules, game: Game, action: np.ndarray) -> None:
+def fetch(rules: Rules, game: Game, action: np.ndarray, first: int, beyond: int) -> None:
     """Begin the step, draw tasks and responses, and touch what will be read of them and of the states they lead to.
 
-    A log is larger than the processor's caches. In short loops the waits for memory overlap, in the long one not.
+    A log is larger than the processor's caches. In short loops over a block of slots the waits for memory overlap.
     """
     slots, recording, touched = game.slots, game.recording, 0.0
     first_call = 1 + game.house.checks
     first_accept = first_call + len(game.pool)
-    for i in range(len(action)):
+    for i in range(first, beyond):
         restart = rules.restart and slots[i].finished
         begin_step(slots, i)
         slots[i].entered = -1
@@ -90,10 +94,10 @@ def fetch(rules: Rules, game: Game, action: np.ndarray) -> None:
                 choice = action[i] - first_call
                 drawn = game.calls[i, choice].count
                 slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, choice, drawn)
-    for i in range(len(action)):
+    for i in range(first, beyond):
         if slots[i].active and slots[i].entered < 0:
             touched += recording.responses[slots[i].row].cost_usd
-    for i in range(len(action)):
+    for i in range(first, beyond):
         if slots[i].active and slots[i].entered < 0 and action[i] >= first_accept and game.mask[i, action[i]] == 1:
             response = recording.responses[slots[i].row]
             slots[i].entered = -1 if response.ends else response.next_state
@@ -101,6 +105,7 @@ def fetch(rules: Rules, game: Game, action: np.ndarray) -> None:
         if following >= 0:
             touched += recording.calls[following, 0, 0] + recording.states[following].step
             if game.frame.static_size > 0:
+                touched += game.price[following, 0]
                 for k in range(0, game.frame.static_size + len(game.pool), LINE):
                     touched += recording.known[following, k]
     game.recent[1, 0] = touched  # so that the reading is not optimised away
@@ -124,8 +129,8 @@ def begin(game: Game, i: int) -> None:
 
 
 @kernel
-def arrive(game: Game, i: int) -> None:
-    """A new question: slot `i` stands at it, nothing has been heard about it."""
+def arrive(game: Game, i: int) -> bool:
+    """A new question: slot `i` stands at it, nothing has been heard about it; returns whether anything is legal."""
     me, pool = game.slots[i], game.pool
     forget(game.slots, game.calls, game.heard, i)
     me.think_state = game.recording.states[me.state].think_state
@@ -134,18 +139,17 @@ def arrive(game: Game, i: int) -> None:
         game.calls[i, c].attempts = UNLIMITED if game.house.unlimited and attempts > 0 else attempts
         limit = pool[c].max_completion_tokens
         game.calls[i, c].reserve_usd = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd)
-    observe_question(game.seen, i, game.frame, game.slots, pool, game.recording, me.state)
-    for c in range(len(pool)):
-        observe_reply(game.seen, i, game.frame, game.calls, game.heard, c)
-    go_on(game, i)
+    observe_question(game.seen, i, game.frame, game.slots, pool, game.recording, game.price, me.state)
+    return go_on(game, i)
 
 
 @kernel
-def go_on(game: Game, i: int) -> None:
-    """What slot `i` may do now, and what it sees of that."""
+def go_on(game: Game, i: int) -> bool:
+    """What slot `i` may do now, and what it sees of that; returns whether anything is legal."""
     house, slots, calls, heard = game.house, game.slots, game.calls, game.heard
-    write_mask(game.mask, house, slots, calls, heard, i)
+    legal = write_mask(game.mask, house, slots, calls, heard, i)
     observe_progress(game.seen, i, game.frame, house, slots, calls, heard, game.mask)
+    return legal
 
 
 @kernel
@@ -163,11 +167,10 @@ def move(game: Game, i: int, action: int) -> bool:
         if me.entered >= 0:
             me.state = me.entered
             me.depth += 1
-            arrive(game, i)
+            ended = not arrive(game, i)
         elif not ended:
             observe_reply(game.seen, i, game.frame, game.calls, game.heard, game.heard[i, me.num_heard - 1].choice)
-            go_on(game, i)
-        ended = ended or is_stuck(game.mask, i)
+            ended = not go_on(game, i)
     me.reward = replay_reward(game.reward, game.recent, game.slots, i, ended)
     return ended
 
