@@ -106,6 +106,9 @@ def permuted(state: Any, size: int, position: int) -> int:
     """
     if size == 1:
         return 0
+    if size == 2:  # likely, and free of branches
+        first = (fold(state, np.uint64(1)) >> _1) < (fold(state, np.uint64(0)) >> _1)
+        return int(first != (position == 1))
     chosen, beaten = 0, np.uint64(0)
     for passed in range(position + 1):
         best, found = _LAST, -1

@@ -115,15 +115,21 @@ def of_test(states: list[Row], responses: list[Row]) -> list[tuple[int, Row]]:
 def witness_draws(dynamics: Any) -> set[Draw]:
     """A set that is filled with whatever these dynamics draw from now on."""
     drawn: set[Draw] = set()
-    draw = type(dynamics).draw
+    step = dynamics.step
 
-    def keep(which: np.ndarray, choice: np.ndarray, position: np.ndarray) -> np.ndarray:
-        rows: np.ndarray = draw(dynamics, which, choice, position)
-        where = (which, dynamics.episode[which], dynamics.state[which], choice, position, rows)
+    def keep(action: np.ndarray) -> None:
+        name = "choose" if "choose" in dynamics.layout.choice_actions else "call"
+        choice = action - dynamics.layout.action(name, 0)
+        legal = dynamics.active & (dynamics.action_mask[np.arange(len(action)), action] == 1)
+        called = np.flatnonzero(legal & (choice >= 0) & (choice < dynamics.pool.size))
+        # ThinkRoute counts the attempts drawn; elsewhere no state is met twice.
+        position = dynamics.count if name == "call" else np.zeros((len(action), dynamics.pool.size), np.int64)
+        before = dynamics.episode[called], dynamics.state[called], choice[called], position[called, choice[called]]
+        step(action)
+        where = (called, *before, dynamics.slots["row"][called])
         drawn.update(zip(*(column.tolist() for column in where), strict=True))
-        return rows
 
-    dynamics.draw = keep
+    dynamics.step = keep
     return drawn
 
 

@@ -527,6 +527,19 @@ def test_terms_outside_training_are_warned_of_once(
 ANSWERS = {"small": ["Rome", "Rome", "Oslo"], "large": ["Oslo"]}
 
 
+def most_given(replay: Play) -> int:
+    """Position of the first reply whose answer is given most often."""
+    dynamics = replay.dynamics
+    answers = dynamics.arrays.answer[dynamics.heard_row[0, : dynamics.num_heard[0]]].tolist()
+    return int(np.argmax([answers.count(answer) if answer >= 0 else 0 for answer in answers]))
+
+
+def best_judged(replay: Play) -> int:
+    """Position of the first reply of the highest verdict seen."""
+    dynamics = replay.dynamics
+    return int(np.argmax(np.nan_to_num(dynamics.verdict_seen[0, : dynamics.num_heard[0]], nan=-1.0)))
+
+
 @pytest.mark.parametrize("checker", ["observe", None])
 @pytest.mark.parametrize("commit", ["policy", "plurality", "verdict"])
 def test_the_accepted_response_is_the_one_of_replay(
@@ -543,13 +556,14 @@ def test_the_accepted_response_is_the_one_of_replay(
             actor.following = replay.action(f"call {choice}")
             live.decide("Where was the author of Emma born?", prompt_tokens=100)
             replay.do(f"call {choice}")
-            row = int(replay.dynamics.row[0, router.choices.index(choice)])
+            row = int(replay.dynamics.latest_row[0, router.choices.index(choice)])
             arrays, log = replay.dynamics.arrays, replay.dynamics.log
             live.record(answer=log.answer_text(row), verdict=float(arrays.verdict[row]), **REPORT)
         heard = replay.dynamics.heard_row[0].copy()
-        expected = heard[replay.dynamics.heard.latest(2)[0, router.choices.index(asked)]]
-        if commit != "policy":
-            expected = replay.dynamics._committed(np.zeros(1, np.int64))[0]
+        last = int(replay.dynamics.latest_row[0, router.choices.index(asked)])
+        expected = {"policy": last, "plurality": heard[most_given(replay)], "verdict": heard[best_judged(replay)]}[
+            commit
+        ]
         actor.following = replay.action(f"accept {asked}")
         decision = live.decide("Where was the author of Emma born?", prompt_tokens=100)
         assert decision.action == "accept"

@@ -108,8 +108,8 @@ def test_accept_takes_the_latest_response_of_the_choice() -> None:
     game = Play(env, "hop")
     for _ in range(3):
         game.do("call small")
-        latest = env.dynamics.heard_row[0, env.dynamics.heard.size[0] - 1]
-        assert env.dynamics.row[0, 0] == latest
+        latest = env.dynamics.heard_row[0, env.dynamics.num_heard[0] - 1]
+        assert env.dynamics.latest_row[0, 0] == latest
     expected = float(env.dynamics.arrays.quality[latest])
     assert game.do("accept small").quality == expected
 
@@ -443,7 +443,7 @@ def test_slots_of_a_group_hear_their_own_attempts_or_shared_ones(noise: str) -> 
     rows = []
     for _ in range(2):
         _, _, _, _, info = env.step(np.full(40, env.layout.action("call", 1)))
-        rows.append(env.dynamics.row[:, 1].reshape(5, 8))
+        rows.append(env.dynamics.latest_row[:, 1].reshape(5, 8))
     assert info["action_mask"].any()
     alike = (np.stack(rows) == np.stack(rows)[:, :, :1]).all(axis=(0, 2))
     assert alike.all() if noise == "shared" else not alike.any()

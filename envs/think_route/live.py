@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from rlroute.envs.live import LiveBase
-from rlroute.envs.think_route.observation import Heard, Situation, write_observation
+from rlroute.envs.observing import make_frame
+from rlroute.envs.think_route.heard import (
+    CALL,
+    TRACE,
+    UNLIMITED,
+    accepted,
+    add_reply,
+    forget,
+    house_rules,
+    no_replies,
+    write_mask,
+)
+from rlroute.envs.think_route.observation import (
+    fill_prices,
+    observe_progress,
+    observe_question,
+    observe_reply,
+    observe_terms,
+    timed_pool,
+)
+from rlroute.jit import records
 from rlroute.policy import TrainedPolicy
 from rlroute.router import Response
 
@@ -20,6 +40,7 @@ class ThinkRouteLive(LiveBase):
     After thinking or accepting, and wherever the text changes, comes a new question: nothing is heard about it.
     """
 
+    slot_fields: ClassVar[dict[str, Any]] = TRACE
     foreign_terms: ClassVar[dict[str, str]] = {"budget_calls": "ThinkRoute's own max_rounds of training, or budget_usd"}
 
     @classmethod
@@ -35,10 +56,13 @@ class ThinkRouteLive(LiveBase):
     def __init__(self, policy: TrainedPolicy, terms: Mapping[str, float | None]) -> None:
         super().__init__(policy, terms)
         rounds = int(self.arguments["max_rounds"])
-        self.heard = Heard.nothing(1, rounds)
-        self.rounds_left = np.array([rounds])
-        self.depth = np.zeros(1, np.int64)
-        self.can_think = np.zeros(1, bool)
+        self.house = house_rules(self.arguments)
+        self.heard, self.calls = no_replies(1, rounds), records((1, self.pool.size), CALL)
+        self.calls["attempts"] = UNLIMITED if self.house.unlimited else int(self.constants["max_attempts"])
+        forget(self.slots, self.calls, self.heard, 0)
+        self.slots["rounds_left"] = rounds
+        self.timed = timed_pool(self.pool, self.l_ref)
+        self.frame = make_frame(self.layout, self.c_ref, self.l_ref, 0)
         self._moved = False
         self._codes: dict[str, int] = {}
 
@@ -46,40 +70,30 @@ class ThinkRouteLive(LiveBase):
         moved = self._moved or (self._text is not None and text != self._text)
         self.read(text, features, prompt_tokens)  # may refuse, and then nothing has moved
         if moved:
-            self.heard.clear(np.zeros(1, np.int64))
-            self.depth += 1
+            forget(self.slots, self.calls, self.heard, 0)
+            self.slots["depth"] += 1
             self._moved = False
-        self.can_think = can_think & self._can_pay("think_cost_usd")
-
-    def _can_pay(self, price: str) -> np.ndarray:
-        """Thinking and checking serve calls to come: both need a round left, and their price."""
-        return (self.rounds_left > 0) & (self.arguments[price] <= self.usd_left)
+        self.slots["think_state"] = 0 if can_think else -1
+        self.calls["reserve_usd"] = self.pool.reserve_usd(self.prompt_tokens)
 
     def callable(self) -> np.ndarray:
-        calls = (self.heard.choice[:, :, None] == np.arange(self.pool.size)).sum(axis=1)
-        left = (calls < self.constants["max_attempts"]) | (self.arguments["repeat"] == "same")
-        return left & (self.rounds_left > 0)[:, None] & self.affordable()
+        first_call, first_accept = self.layout.action("call", 0), self.layout.action("accept", 0)
+        return self.action_mask()[:, first_call:first_accept].astype(bool)
 
     def action_mask(self) -> np.ndarray:
         mask = np.zeros((1, self.layout.num_actions), np.int8)
-        first_call, first_accept = self.layout.action("call", 0), self.layout.action("accept", 0)
-        mask[:, 0] = self.can_think
-        mask[:, first_call:first_accept] = self.callable()
-        mask[:, first_accept:] = self.heard.latest(self.pool.size) >= 0
-        if self.arguments["checker"] == "action" and self.heard.size[0]:
-            unseen = np.isnan(self.heard.verdict[0, self.heard.size[0] - 1])
-            mask[:, 1] = unseen & self._can_pay("check_cost_usd")
+        write_mask(mask, self.house, self.slots, self.calls, self.heard, 0)
         return mask
 
-    def write(self, out: np.ndarray, common: dict[str, np.ndarray]) -> None:
-        situation = Situation(
-            can_think=self.can_think,
-            depth=self.depth,
-            rounds_left=self.rounds_left,
-            spent_usd=self.spent_usd,
-            **common,
-        )
-        write_observation(out, self.layout, self.pool, self.terms, situation, self.heard, self.c_ref, self.l_ref)
+    def write(self, out: np.ndarray) -> None:
+        slots, calls, heard = self.slots, self.calls, self.heard
+        observe_terms(out, 0, self.frame, slots, self.timed)
+        price = np.zeros((1, self.pool.size), np.float32)
+        fill_prices(price, self.timed, self.recording, self.c_ref)
+        observe_question(out, 0, self.frame, slots, self.timed, self.recording, price, 0)
+        for choice in np.flatnonzero(calls[0]["latest"] >= 0):
+            observe_reply(out, 0, self.frame, calls, heard, choice)
+        observe_progress(out, 0, self.frame, self.house, slots, calls, heard, self.action_mask())
 
     def taken(self, action: str, choice: int | None) -> float:
         self._moved = action in ("think", "accept")
@@ -88,31 +102,28 @@ class ThinkRouteLive(LiveBase):
 
     def accepted(self, choice: int) -> tuple[int, int]:
         """The rule `commit` picks among all that were heard, as in replay; ties go to the earliest."""
-        position = int(self.heard.latest(self.pool.size)[0, choice])
-        rule = self.arguments["commit"]
-        if rule != "policy":
-            verdict = np.nan_to_num(self.heard.verdict[0], nan=-1.0)
-            score = self.heard.agreement()[0].astype(np.float64) if rule == "plurality" else verdict
-            position = int(np.where(self.heard.choice[0] < 0, -np.inf, score).argmax())
-        return int(self.heard.choice[0, position]), position
+        position = int(accepted(self.house, self.slots, self.calls, self.heard, 0, choice))
+        return int(self.heard[0, position].choice), position
 
     def checked(self, verdict: float) -> None:
-        self.heard.verdict[0, self.heard.size[0] - 1] = verdict
+        reply = self._next_reply(-1)
+        reply.verdict, reply.checkable = verdict, False
 
     def record(self, choice: int, response: Response) -> float:
         cost = self.cost_usd(choice, response, 0)  # may refuse, and then nothing was heard
         answer = " ".join((response.answer or "").lower().split())
         code = self._codes.setdefault(answer, len(self._codes)) if answer else -1
         limit, tokens = int(self.pool.max_completion_tokens[choice]), response.completion_tokens
-        hidden = response.verdict is None or self.arguments["checker"] != "observe"
-        self.heard.add(
-            np.zeros(1, np.int64),
-            np.array([choice]),
-            answer=np.array([code]),
-            chars=np.array([len(response.text or response.answer or "")]),
-            failed=np.array([code < 0 or response.error is not None]),
-            truncated=np.array([limit >= 0 and tokens is not None and tokens >= limit]),
-            verdict=np.array([np.nan if hidden else response.verdict]),
-        )
-        self.rounds_left -= 1
+        hidden = response.verdict is None or not self.house.shown
+        reply = self._next_reply(0)
+        reply.choice, reply.answer, reply.chars = choice, code, len(response.text or response.answer or "")
+        reply.failed = code < 0 or response.error is not None
+        reply.truncated = limit >= 0 and tokens is not None and tokens >= limit
+        reply.verdict = np.nan if hidden else response.verdict
+        reply.checkable = self.house.checks
+        add_reply(self.slots, self.calls, self.heard, 0)
         return self.pay(cost)
+
+    def _next_reply(self, offset: int) -> Any:
+        """The record of the reply that comes next, or with −1 of the latest."""
+        return self.heard[0, self.slots[0].num_heard + offset]

@@ -2,192 +2,196 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import numpy as np
 
 from rlroute.envs import observing
-from rlroute.envs.observing import money_feature, penalty_feature, weight_feature
-from rlroute.envs.terms import Terms
+from rlroute.envs.observing import Frame, money_feature, penalty_feature, reserve_share, weight_feature, write_static
+from rlroute.envs.recording import PROMPT_TOKENS, Recording
+from rlroute.envs.think_route.heard import HouseRules, can_think
+from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
-from rlroute.pool import Pool
+from rlroute.pool import Pool, likely_usd
 
 CHARS_SCALE = 10.0  # log(1 + characters) of the longest answers
+DEPTH_SCALE = 4.0
+UNSEEN = 0.5  # stands for a verdict
 
-
-@dataclass
-class Heard:
-    """What N episodes have heard in their present state: all that depends on responses and may be observed."""
-
-    choice: np.ndarray  # (N, max_rounds) who answered, in call order; −1 where nothing was heard
-    answer: np.ndarray  # (N, max_rounds) code of the normalised answer, −1 for an empty one
-    chars: np.ndarray  # (N, max_rounds) length of the text, else of the answer
-    failed: np.ndarray  # (N, max_rounds) bool, empty or an error
-    truncated: np.ndarray  # (N, max_rounds) bool, cut at the completion limit
-    verdict: np.ndarray  # (N, max_rounds) in [0, 1], NaN where not seen
-    size: np.ndarray  # (N,)
-
-    @classmethod
-    def nothing(cls, num_envs: int, max_rounds: int) -> Heard:
-        shape = (num_envs, max_rounds)
-        return cls(
-            choice=np.full(shape, -1),
-            answer=np.full(shape, -1),
-            chars=np.zeros(shape, np.int64),
-            failed=np.zeros(shape, bool),
-            truncated=np.zeros(shape, bool),
-            verdict=np.full(shape, np.nan),
-            size=np.zeros(num_envs, np.int64),
-        )
-
-    def clear(self, which: np.ndarray) -> None:
-        self.choice[which] = self.answer[which] = -1
-        self.chars[which] = self.size[which] = 0
-        self.failed[which] = self.truncated[which] = False
-        self.verdict[which] = np.nan
-
-    def add(
-        self,
-        which: np.ndarray,
-        choice: np.ndarray,
-        answer: np.ndarray,
-        chars: np.ndarray,
-        failed: np.ndarray,
-        truncated: np.ndarray,
-        verdict: np.ndarray,
-    ) -> None:
-        at = (which, self.size[which])
-        self.choice[at], self.answer[at], self.chars[at] = choice, answer, chars
-        self.failed[at], self.truncated[at], self.verdict[at] = failed, truncated, verdict
-        self.size[which] += 1
-
-    def latest(self, num_choices: int) -> np.ndarray:
-        """Position of each choice's latest response, (N, num_choices); −1 where it has not answered."""
-        latest = np.full((len(self.size), num_choices), -1)
-        for k in range(self.choice.shape[1]):
-            rows = np.flatnonzero(self.choice[:, k] >= 0)
-            latest[rows, self.choice[rows, k]] = k
-        return latest
-
-    def agreement(self) -> np.ndarray:
-        """How many heard responses give the same answer as response k, itself included, (N, max_rounds)."""
-        same = (self.answer[:, :, None] == self.answer[:, None, :]) & (self.answer[:, :, None] >= 0)
-        return same.sum(axis=2)
-
-
-@dataclass
-class Situation:
-    """Where N episodes stand, apart from what they have heard."""
-
-    text: np.ndarray  # (N, text components of the layout)
-    extra: np.ndarray  # (N, num_extra)
-    prior: np.ndarray  # (N, num_choices)
-    prompt_tokens: np.ndarray  # (N, num_choices), −1 unknown
-    can_think: np.ndarray  # (N,) bool
-    depth: np.ndarray  # (N,) 0 at the whole question, k in its k-th sub-question
-    rounds_left: np.ndarray  # (N,)
-    usd_left: np.ndarray  # (N,) infinite without a cap
-    spent_usd: np.ndarray  # (N,)
-    callable: np.ndarray  # (N, num_choices) bool
+ROUNDS_LEFT_FEATURE = Feature("rounds_left", "share of max_rounds")
+CAN_THINK_FEATURE = Feature("can_think", "flag")
+HEARD_FEATURE = Feature("heard", "share of max_rounds")
+DISTINCT_FEATURE = Feature("distinct_answers", "share of max_rounds")
+ANSWERED_FEATURE = Feature("answered", "flag")
+SUPPORT_FEATURE = Feature("support", "equal answers / max_rounds")
+FAILED_FEATURE = Feature("failed", "flag, empty or error")
+VERDICT_FEATURE = Feature("verdict", "checker's verdict, 0.5 unseen")
+CONTEXT = (
+    observing.COST_WEIGHT,
+    observing.LATENCY_WEIGHT,
+    observing.SPENT,
+    observing.USD_LEFT,
+    observing.USD_CAPPED,
+    ROUNDS_LEFT_FEATURE,
+    CAN_THINK_FEATURE,
+    Feature("depth", "sub-question / 4"),
+    HEARD_FEATURE,
+    DISTINCT_FEATURE,
+)
+CHOICE = (
+    observing.PRIOR,
+    observing.PRICE,
+    observing.WEIGHTED_PRICE,
+    observing.LATENCY,
+    observing.CALLABLE,
+    observing.RESERVE,
+    Feature("calls", "share of max_rounds"),
+    ANSWERED_FEATURE,
+    Feature("agreement", "share of what was heard"),
+    SUPPORT_FEATURE,
+    Feature("length", "log of characters / 10"),
+    FAILED_FEATURE,
+    Feature("truncated", "flag"),
+    VERDICT_FEATURE,
+    Feature("verdict_seen", "flag"),
+)
+INDEX_CONTEXT = (
+    observing.ROW,
+    observing.COST_WEIGHT,
+    observing.LATENCY_WEIGHT,
+    observing.USD_LEFT,
+    ROUNDS_LEFT_FEATURE,
+    CAN_THINK_FEATURE,
+    HEARD_FEATURE,
+    DISTINCT_FEATURE,
+)
+INDEX_CHOICE = (observing.CALLABLE, ANSWERED_FEATURE, SUPPORT_FEATURE, VERDICT_FEATURE, FAILED_FEATURE)
+# Their places: in the context after the static features, and in a block.
+COST_WEIGHT, LATENCY_WEIGHT, SPENT, USD_LEFT, USD_CAPPED, ROUNDS_LEFT, CAN_THINK, DEPTH, HEARD, DISTINCT = range(10)
+PRIOR, PRICE, WEIGHTED_PRICE, LATENCY, CALLABLE, RESERVE, CALLS, ANSWERED = range(8)
+AGREEMENT, SUPPORT, LENGTH, FAILED, TRUNCATED, VERDICT, VERDICT_SEEN = range(8, 15)
 
 
 def make_layout(num_choices: int, num_extra: int, checker: str | None, index: bool = False) -> Layout:
-    """The observation of ThinkRoute for a pool of `num_choices`."""
-    return observing.make_layout(
-        context=(
-            observing.COST_WEIGHT,
-            observing.LATENCY_WEIGHT,
-            observing.SPENT,
-            observing.USD_LEFT,
-            observing.USD_CAPPED,
-            Feature("rounds_left", "share of max_rounds"),
-            Feature("can_think", "flag"),
-            Feature("depth", "sub-question / 4"),
-            Feature("heard", "share of max_rounds"),
-            Feature("distinct_answers", "share of max_rounds"),
-        ),
-        choice=(
-            observing.PRIOR,
-            observing.PRICE,
-            observing.WEIGHTED_PRICE,
-            observing.LATENCY,
-            observing.CALLABLE,
-            observing.RESERVE,
-            Feature("calls", "share of max_rounds"),
-            Feature("answered", "flag"),
-            Feature("agreement", "share of what was heard"),
-            Feature("support", "equal answers / max_rounds"),
-            Feature("length", "log of characters / 10"),
-            Feature("failed", "flag, empty or error"),
-            Feature("truncated", "flag"),
-            Feature("verdict", "checker's verdict, 0.5 unseen"),
-            Feature("verdict_seen", "flag"),
-        ),
-        num_choices=num_choices,
-        num_extra=num_extra,
-        context_actions=("think", "check") if checker == "action" else ("think",),
-        choice_actions=("call", "accept"),
-        index=index,
-    )
+    """The observation of ThinkRoute for a pool of `num_choices`; with `index` only what its row does not tell."""
+    alone, each = ("think", "check") if checker == "action" else ("think",), ("call", "accept")
+    if index:
+        return Layout(INDEX_CONTEXT, INDEX_CHOICE, num_choices, alone, each)
+    return observing.make_layout(CONTEXT, CHOICE, num_choices, num_extra, alone, each)
 
 
-def write_observation(
+def timed_pool(pool: Pool, l_ref: float) -> np.ndarray:
+    """The pool as kernels read it, (num_choices,) records of `PRICES` and of the feature `latency`."""
+    unit = max(l_ref, 1e-9)
+    return pool.to_records(latency=np.array([money_feature(float(seconds), unit) for seconds in pool.mean_latency_s]))
+
+
+@kernel
+def fill_prices(price: np.ndarray, pool: np.ndarray, recording: Recording, c_ref: float) -> None:
+    """The feature `price` of every state and choice, (S, num_choices) float32: it takes logarithms, so once is enough."""
+    for s in range(price.shape[0]):
+        for c in range(price.shape[1]):
+            price[s, c] = money_feature(likely_usd(pool, c, recording.calls[s, c, PROMPT_TOKENS], 0), c_ref)
+
+
+@kernel
+def observe_terms(out: np.ndarray, i: int, frame: Frame, slots: np.ndarray, pool: np.ndarray) -> None:
+    """Fill what stays as it is all through episode `i`: weights, whether there is a cap, latencies."""
+    at = frame.static_size if frame.static_size else 1
+    out[i, at + COST_WEIGHT] = weight_feature(slots[i].cost_weight)
+    out[i, at + LATENCY_WEIGHT] = weight_feature(slots[i].latency_weight)
+    if frame.static_size == 0:
+        return
+    out[i, at + USD_CAPPED] = math.isfinite(slots[i].budget_usd)
+    for c in range(len(pool)):
+        out[i, frame.context_size + c * frame.block_size + LATENCY] = pool[c].latency
+
+
+@kernel
+def observe_question(
     out: np.ndarray,
-    layout: Layout,
-    pool: Pool,
-    terms: Terms,
-    situation: Situation,
-    heard: Heard,
-    c_ref: float,
-    l_ref: float,
-    row: np.ndarray | None = None,
+    i: int,
+    frame: Frame,
+    slots: np.ndarray,
+    pool: np.ndarray,
+    recording: Recording,
+    price: np.ndarray,  # (S, num_choices) of `fill_prices`
+    s: int,
 ) -> None:
-    """Fill `out`, float32 of shape (N, layout.size). Replay and live loops both observe through this function."""
-    rounds = heard.choice.shape[1]
-    agreement = heard.agreement()
-    # Each response counts for one over the number of its equals, so that an answer counts once.
-    distinct = np.where(agreement > 0, 1.0 / np.maximum(agreement, 1), 0.0).sum(axis=1)
-    price = pool.expected_cost_usd(situation.prompt_tokens)
-    latest = heard.latest(pool.size)
-    answered = latest >= 0
+    """Fill what holds of the question of state `s` before anything is heard: texts, priors, prices, no replies."""
+    at = write_static(out, i, frame, recording.known, s)
+    if frame.static_size == 0:
+        for c in range(len(pool)):
+            block = frame.context_size + c * frame.block_size
+            out[i, block + 1] = out[i, block + 2] = out[i, block + 4] = 0.0
+            out[i, block + 3] = UNSEEN
+        return
+    out[i, at + DEPTH] = min(slots[i].depth / DEPTH_SCALE, 1.0)
+    for c in range(len(pool)):
+        block = frame.context_size + c * frame.block_size
+        usd = likely_usd(pool, c, recording.calls[s, c, PROMPT_TOKENS], 0)
+        out[i, block + PRIOR] = recording.known[s, frame.static_size + c]
+        out[i, block + PRICE] = price[s, c]
+        out[i, block + WEIGHTED_PRICE] = penalty_feature(slots[i].cost_weight, usd, frame.c_ref)
+        for k in range(CALLS, VERDICT_SEEN + 1):
+            out[i, block + k] = 0.0
+        out[i, block + VERDICT] = UNSEEN
 
-    def of_latest(values: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(values, np.maximum(latest, 0), axis=1)
 
-    verdict = of_latest(heard.verdict)
-    seen = answered & ~np.isnan(verdict)
-    support = np.where(answered, of_latest(agreement), 0)
-    observing.write_features(
-        out,
-        layout,
-        static=(situation.text, situation.extra) if row is None else (row[:, None],),
-        context=(
-            weight_feature(terms.cost_weight),
-            weight_feature(terms.latency_weight),
-            penalty_feature(terms.cost_weight, situation.spent_usd, c_ref),
-            money_feature(situation.usd_left, c_ref),
-            np.isfinite(situation.usd_left),
-            situation.rounds_left / rounds,
-            situation.can_think,
-            np.minimum(situation.depth / 4.0, 1.0),
-            heard.size / rounds,
-            distinct / rounds,
-        ),
-        blocks=(
-            *((situation.prior,) if row is None else ()),
-            money_feature(price, c_ref),
-            penalty_feature(terms.cost_weight[:, None], price, c_ref),
-            np.broadcast_to(money_feature(pool.mean_latency_s, max(l_ref, 1e-9)), price.shape),
-            situation.callable,
-            observing.reserve_share(pool.reserve_usd(situation.prompt_tokens), situation.usd_left),
-            (heard.choice[:, :, None] == np.arange(pool.size)).sum(axis=1) / rounds,
-            answered,
-            support / np.maximum(heard.size[:, None], 1),
-            support / rounds,
-            np.where(answered, np.minimum(np.log1p(of_latest(heard.chars)) / CHARS_SCALE, 1.0), 0.0),
-            answered & of_latest(heard.failed),
-            answered & of_latest(heard.truncated),
-            np.where(seen, np.nan_to_num(verdict), 0.5),
-            seen,
-        ),
-    )
+@kernel
+def observe_reply(out: np.ndarray, i: int, frame: Frame, calls: np.ndarray, heard: np.ndarray, c: int) -> None:
+    """Fill what the latest reply of choice `c`, which has given one, tells by itself."""
+    block, reply = frame.context_size + c * frame.block_size, heard[i, calls[i, c].latest]
+    seen = not math.isnan(reply.verdict)
+    verdict = reply.verdict if seen else UNSEEN
+    if frame.static_size == 0:
+        out[i, block + 1], out[i, block + 3], out[i, block + 4] = True, verdict, reply.failed
+        return
+    out[i, block + CALLS] = calls[i, c].count / heard.shape[1]
+    out[i, block + ANSWERED] = True
+    out[i, block + LENGTH] = min(math.log1p(reply.chars) / CHARS_SCALE, 1.0)
+    out[i, block + FAILED], out[i, block + TRUNCATED] = reply.failed, reply.truncated
+    out[i, block + VERDICT], out[i, block + VERDICT_SEEN] = verdict, seen
+
+
+@kernel
+def observe_progress(
+    out: np.ndarray,  # (num_envs, layout.size) float32
+    i: int,
+    frame: Frame,
+    house: HouseRules,
+    slots: np.ndarray,  # (num_envs,) records of `SLOT` and `TRACE`
+    calls: np.ndarray,  # (num_envs, num_choices) records of `CALL`
+    heard: np.ndarray,  # (num_envs, max_rounds) records of `REPLY`
+    mask: np.ndarray,  # (num_envs, num_actions) int8
+) -> None:
+    """Fill what any step may change: what is left, what may be done, how the answers heard agree."""
+    me, first_call = slots[i], 1 + house.checks
+    of_rounds, of_heard = 1.0 / heard.shape[1], 1.0 / max(me.num_heard, 1)  # shares: divisions are slow
+    if frame.static_size == 0:
+        out[i, 3], out[i, 4] = money_feature(me.usd_left, frame.c_ref), me.rounds_left * of_rounds
+        out[i, 5] = can_think(house, slots, i)
+        out[i, 6], out[i, 7] = me.num_heard * of_rounds, me.distinct * of_rounds
+        for c in range(calls.shape[1]):
+            out[i, frame.context_size + c * frame.block_size] = mask[i, first_call + c]
+    else:
+        at = frame.static_size
+        out[i, at + SPENT] = penalty_feature(me.cost_weight, me.cost_usd, frame.c_ref)
+        out[i, at + USD_LEFT] = money_feature(me.usd_left, frame.c_ref)
+        out[i, at + ROUNDS_LEFT] = me.rounds_left * of_rounds
+        out[i, at + CAN_THINK] = can_think(house, slots, i)
+        out[i, at + HEARD] = me.num_heard * of_rounds
+        out[i, at + DISTINCT] = me.distinct * of_rounds
+        for c in range(calls.shape[1]):
+            block = frame.context_size + c * frame.block_size
+            out[i, block + CALLABLE] = mask[i, first_call + c]
+            out[i, block + RESERVE] = reserve_share(calls[i, c].reserve_usd, me.usd_left)
+    for k in range(me.num_heard):
+        reply = heard[i, k]
+        if calls[i, reply.choice].latest == k:
+            block = frame.context_size + reply.choice * frame.block_size
+            if frame.static_size == 0:
+                out[i, block + 2] = reply.agreement * of_rounds
+            else:
+                out[i, block + AGREEMENT] = reply.agreement * of_heard
+                out[i, block + SUPPORT] = reply.agreement * of_rounds

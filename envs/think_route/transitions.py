@@ -1,0 +1,219 @@
+"""ThinkRoute: what an action does to one episode, and the loop over all of them."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from rlroute.envs.observing import Frame
+from rlroute.envs.recording import ATTEMPTS, PROMPT_TOKENS, Recording, draw_pool, draw_response
+from rlroute.envs.slots import Rules, account, begin_episode, begin_step, end_step, is_stuck, refuse
+from rlroute.envs.think_route.heard import UNLIMITED, HouseRules, accepted, add_reply, forget, write_mask
+from rlroute.envs.think_route.observation import observe_progress, observe_question, observe_reply, observe_terms
+from rlroute.jit import kernel
+from rlroute.pool import reserve_usd
+from rlroute.rewards import RewardRules, replay_reward
+
+BLOCK = 64  # slots whose memory is awaited together
+LINE = 16  # floats in a line of the cache
+THINK, CHECK = range(2)
+RESPONSE_FIELDS = (
+    "cost_usd",
+    "latency_s",
+    "next_state",
+    "quality",
+    "verdict",
+    "completion_tokens",
+    "answer",
+    "answer_chars",
+    "error",
+    "truncated",
+    "ends",
+    "success",
+)
+
+
+class Game(NamedTuple):
+    """Everything that the kernels of ThinkRoute read and write."""
+
+    slots: np.ndarray  # (num_envs,) records of `slots.SLOT` and `heard.TRACE`
+    calls: np.ndarray  # (num_envs, num_choices) records of `heard.CALL`
+    heard: np.ndarray  # (num_envs, max_rounds) records of `heard.REPLY`
+    mask: np.ndarray  # (num_envs, num_actions) int8, 1 legal
+    seen: np.ndarray  # (num_envs, layout.size) float32, the observations
+    in_pool: np.ndarray  # (num_envs, num_choices) bool, choices that may be called in the episode
+    pool_size: tuple[int, int]  # how many these are, at least and at most
+    roots: np.ndarray  # (num_tasks,) root states to draw tasks from
+    pool: np.ndarray  # (num_choices,) records of `observation.timed_pool`
+    recording: Recording
+    price: np.ndarray  # (S, num_choices) float32, see `observation.fill_prices`
+    frame: Frame
+    house: HouseRules
+    reward: RewardRules
+    recent: np.ndarray  # of `router_r1`, see rewards.push
+
+
+@kernel
+def step_all(rules: Rules, game: Game, action: np.ndarray) -> None:
+    """One step of every slot."""
+    slots = game.slots
+    for first in range(0, len(action), BLOCK):
+        beyond = min(first + BLOCK, len(action))
+        fetch(rules, game, action, first, beyond)
+        for i in range(first, beyond):
+            if slots[i].active:
+                if slots[i].elapsed_steps == 0:
+                    begin(game, i)
+                else:
+                    end_step(rules, slots, i, move(game, i, action[i]))
+
+
+@kernel
+def fetch(rules: Rules, game: Game, action: np.ndarray, first: int, beyond: int) -> None:
+    """Begin the step, draw tasks and responses, and touch what will be read of them and of the states they lead to.
+
+    A log is larger than the processor's caches. In short loops over a block of slots the waits for memory overlap.
+    """
+    slots, recording, touched = game.slots, game.recording, 0.0
+    first_call = 1 + game.house.checks
+    first_accept = first_call + len(game.pool)
+    for i in range(first, beyond):
+        restart = rules.restart and slots[i].finished
+        begin_step(slots, i)
+        slots[i].entered = -1
+        if restart:
+            begin_episode(rules, slots, game.roots, i, -1)
+            draw_pool(rules, slots, game.in_pool, game.pool_size, i)
+            slots[i].entered = slots[i].state
+        elif slots[i].active and game.mask[i, action[i]] == 1:
+            if action[i] == THINK:
+                slots[i].entered = slots[i].think_state
+            elif action[i] >= first_accept:
+                choice = action[i] - first_accept
+                slots[i].row = game.heard[i, accepted(game.house, slots, game.calls, game.heard, i, choice)].row
+            elif action[i] >= first_call:
+                choice = action[i] - first_call
+                drawn = game.calls[i, choice].count
+                slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, choice, drawn)
+    for i in range(first, beyond):
+        if slots[i].active and slots[i].entered < 0:
+            touched += recording.responses[slots[i].row].cost_usd
+    for i in range(first, beyond):
+        if slots[i].active and slots[i].entered < 0 and action[i] >= first_accept and game.mask[i, action[i]] == 1:
+            response = recording.responses[slots[i].row]
+            slots[i].entered = -1 if response.ends else response.next_state
+        following = slots[i].entered
+        if following >= 0:
+            touched += recording.calls[following, 0, 0] + recording.states[following].step
+            if game.frame.static_size > 0:
+                touched += game.price[following, 0]
+                for k in range(0, game.frame.static_size + len(game.pool), LINE):
+                    touched += recording.known[following, k]
+    game.recent[1, 0] = touched  # so that the reading is not optimised away
+
+
+@kernel
+def enter_all(rules: Rules, game: Game, which: np.ndarray, tasks: np.ndarray) -> None:
+    """Start the next episode of the slots `which` (M,) at `tasks` (M,); −1 draws one."""
+    for k in range(len(which)):
+        begin_episode(rules, game.slots, game.roots, which[k], tasks[k])
+        draw_pool(rules, game.slots, game.in_pool, game.pool_size, which[k])
+        begin(game, which[k])
+
+
+@kernel
+def begin(game: Game, i: int) -> None:
+    """Slot `i` has all its rounds left at the root state of a new episode."""
+    game.slots[i].rounds_left = game.heard.shape[1]
+    game.slots[i].depth = 0
+    observe_terms(game.seen, i, game.frame, game.slots, game.pool)
+    arrive(game, i)
+
+
+@kernel
+def arrive(game: Game, i: int) -> bool:
+    """A new question: slot `i` stands at it, nothing has been heard about it; returns whether anything is legal."""
+    me, pool = game.slots[i], game.pool
+    forget(game.slots, game.calls, game.heard, i)
+    me.think_state = game.recording.states[me.state].think_state
+    for c in range(len(pool)):
+        prompt = game.recording.calls[me.state, c, PROMPT_TOKENS]
+        attempts = game.recording.calls[me.state, c, ATTEMPTS] if game.in_pool[i, c] else 0
+        game.calls[i, c].attempts = UNLIMITED if game.house.unlimited and attempts > 0 else attempts
+        limit = pool[c].max_completion_tokens
+        game.calls[i, c].reserve_usd = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd)
+    observe_question(game.seen, i, game.frame, game.slots, pool, game.recording, game.price, me.state)
+    return go_on(game, i)
+
+
+@kernel
+def go_on(game: Game, i: int) -> bool:
+    """What slot `i` may do now, and what it sees of that; returns whether anything is legal."""
+    house, slots, calls, heard = game.house, game.slots, game.calls, game.heard
+    legal = write_mask(game.mask, house, slots, calls, heard, i)
+    observe_progress(game.seen, i, game.frame, house, slots, calls, heard, game.mask)
+    return legal
+
+
+@kernel
+def move(game: Game, i: int, action: int) -> bool:
+    """One step of slot `i`, for which `fetch` has looked up the row or the next state; returns whether it ended."""
+    me, ended = game.slots[i], False
+    if game.mask[i, action] == 0:
+        ended = is_stuck(game.mask, i)
+        if not ended:
+            refuse(game.slots, i)
+            return False
+    else:
+        ended = act(game, i, action)
+        account(game.slots, i)
+        if me.entered >= 0:
+            me.state = me.entered
+            me.depth += 1
+            ended = not arrive(game, i)
+        elif not ended:
+            observe_reply(game.seen, i, game.frame, game.calls, game.heard, game.heard[i, me.num_heard - 1].choice)
+            ended = not go_on(game, i)
+    me.reward = replay_reward(game.reward, game.recent, game.slots, i, ended)
+    return ended
+
+
+@kernel
+def act(game: Game, i: int, action: int) -> bool:
+    """What a legal action brings: a cost, a reply, a verdict, or the quality of the end; returns whether that came."""
+    me, first_call = game.slots[i], 1 + game.house.checks
+    response = game.recording.responses[me.row]
+    if action == THINK:
+        me.vector[1] = game.house.think_cost_usd
+    elif action >= first_call + len(game.pool):
+        if response.ends:
+            me.vector[0] = response.success
+            if response.next_state < 0:
+                me.vector[0] = response.quality
+            return True
+    elif action >= first_call:
+        hear(game, i, action - first_call)
+    else:
+        me.vector[1] = game.house.check_cost_usd
+        latest = game.heard[i, me.num_heard - 1]
+        latest.verdict = game.recording.responses[latest.row].verdict
+        latest.checkable = False
+    return False
+
+
+@kernel
+def hear(game: Game, i: int, choice: int) -> None:
+    """A call, whose response is that of the slot's row."""
+    me = game.slots[i]
+    response, reply = game.recording.responses[me.row], game.heard[i, me.num_heard]
+    reply.choice, reply.row = choice, me.row
+    reply.answer, reply.chars = response.answer, response.answer_chars
+    reply.failed, reply.truncated = response.answer < 0 or response.error, response.truncated
+    reply.verdict = response.verdict if game.house.shown else np.nan
+    reply.checkable = game.house.checks and not math.isnan(response.verdict)
+    add_reply(game.slots, game.calls, game.heard, i)
+    cost, tokens = response.cost_usd, response.completion_tokens
+    me.output_cost_usd += tokens * game.pool[choice].output_usd if tokens >= 0 else cost
+    me.vector[1], me.vector[2] = cost, float(response.latency_s)
