@@ -22,6 +22,7 @@ SLOT: dict[str, Any] = {
     "task": np.int64,  # root state of the episode
     "state": np.int64,
     "row": np.int64,  # of the response drawn in this step
+    "entered": np.int64,  # the state that this step leads to, −1 none
     "elapsed_steps": np.int64,
     "active": np.bool_,  # under way
     "finished": np.bool_,  # ended in the latest step

@@ -14,7 +14,9 @@ from rlroute.jit import kernel
 from rlroute.pool import call_usd, reserve_usd
 from rlroute.rewards import ARES, RewardRules, ares, replay_reward
 
+BLOCK = 64  # slots whose memory is awaited together
 LINE = 16  # floats in a line of the cache
+LED_TO = -2  # in place of a state: the one that the slot's response leads to
 RESPONSE_FIELDS = (
     "cost_usd",
     "latency_s",
@@ -50,45 +52,45 @@ class Game(NamedTuple):
 def step_all(rules: Rules, game: Game, action: np.ndarray) -> None:
     """One step of every slot."""
     slots = game.slots
-    fetch(rules, game, action)
-    for i in range(len(action)):
-        restart = rules.restart and slots[i].finished
-        begin_step(slots, i)
-        if restart:
-            enter(rules, game, i, -1)
-        elif slots[i].active:
-            ended = is_stuck(game.mask, i)
-            if game.mask[i, action[i]] == 1:
-                act(game, i, action[i])
-                account(slots, i)
-                write_mask(game, i)
-                ended = game.recording.responses[slots[i].row].ends or is_stuck(game.mask, i)
-                slots[i].reward = paid(game, i, ended)
-                observe(game, i)
-            elif not ended:
-                refuse(slots, i)
-            end_step(rules, slots, i, ended)
+    for first in range(0, len(action), BLOCK):
+        beyond = min(first + BLOCK, len(action))
+        fetch(rules, game, action, first, beyond)
+        for i in range(first, beyond):
+            if slots[i].active:
+                if slots[i].elapsed_steps == 0:
+                    begin(game, i)
+                else:
+                    end_step(rules, slots, i, move(game, i, action[i]))
 
 
 @kernel
-def fetch(rules: Rules, game: Game, action: np.ndarray) -> None:
-    """Draw the responses, and touch what will be read of them and of the states they lead to.
+def fetch(rules: Rules, game: Game, action: np.ndarray, first: int, beyond: int) -> None:
+    """Begin the step, draw tasks and responses, and touch what will be read of them and of the states they lead to.
 
-    A log is larger than the processor's caches. In short loops the waits for memory overlap, in the long one not.
+    A log is larger than the processor's caches. In short loops over a block of slots the waits for memory overlap.
     """
     slots, recording, touched = game.slots, game.recording, 0.0
-    for i in range(len(action)):
-        if slots[i].active and game.mask[i, action[i]] == 1:
+    for i in range(first, beyond):
+        restart = rules.restart and slots[i].finished
+        begin_step(slots, i)
+        slots[i].entered = -1
+        if restart:
+            begin_episode(rules, slots, game.roots, i, -1)
+            draw_pool(rules, slots, game.in_pool, game.pool_size, i)
+            slots[i].entered = slots[i].state
+        elif slots[i].active and game.mask[i, action[i]] == 1:
             slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, action[i], 0)
-    for i in range(len(action)):
-        if slots[i].active and game.mask[i, action[i]] == 1:
+            slots[i].entered = LED_TO
+    for i in range(first, beyond):
+        if slots[i].entered == LED_TO:
             touched += recording.responses[slots[i].row].cost_usd
-    width = recording.known.shape[1]
-    for i in range(len(action)):
-        following = recording.responses[slots[i].row].next_state
-        if slots[i].active and following >= 0:
+    for i in range(first, beyond):
+        if slots[i].entered == LED_TO:
+            slots[i].entered = recording.responses[slots[i].row].next_state
+        following = slots[i].entered
+        if following >= 0:
             touched += recording.calls[following, 0, 0] + recording.states[following].step
-            for k in range(0, width, LINE):
+            for k in range(0, recording.known.shape[1], LINE):
                 touched += recording.known[following, k]
     game.recent[1, 0] = touched  # so that the reading is not optimised away
 
@@ -97,18 +99,34 @@ def fetch(rules: Rules, game: Game, action: np.ndarray) -> None:
 def enter_all(rules: Rules, game: Game, which: np.ndarray, tasks: np.ndarray) -> None:
     """Start the next episode of the slots `which` (M,) at `tasks` (M,); −1 draws one."""
     for k in range(len(which)):
-        enter(rules, game, which[k], tasks[k])
+        begin_episode(rules, game.slots, game.roots, which[k], tasks[k])
+        draw_pool(rules, game.slots, game.in_pool, game.pool_size, which[k])
+        begin(game, which[k])
 
 
 @kernel
-def enter(rules: Rules, game: Game, i: int, task: int) -> None:
-    """Start the next episode of slot `i`."""
-    begin_episode(rules, game.slots, game.roots, i, task)
-    draw_pool(rules, game.slots, game.in_pool, game.pool_size, i)
+def begin(game: Game, i: int) -> None:
+    """Slot `i` stands at the root state of a new episode."""
     clear(game.slots, game.calls, i)
     write_mask(game, i)
     observe_terms(game.seen, i, game.frame, game.slots, game.pool)
     observe(game, i)
+
+
+@kernel
+def move(game: Game, i: int, action: int) -> bool:
+    """One step of slot `i`, for which `fetch` has looked up the response; returns whether it ended the episode."""
+    slots, ended = game.slots, is_stuck(game.mask, i)
+    if game.mask[i, action] == 1:
+        act(game, i, action)
+        account(slots, i)
+        write_mask(game, i)
+        ended = game.recording.responses[slots[i].row].ends or is_stuck(game.mask, i)
+        slots[i].reward = paid(game, i, ended)
+        observe(game, i)
+    elif not ended:
+        refuse(slots, i)
+    return ended
 
 
 @kernel

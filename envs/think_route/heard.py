@@ -20,7 +20,6 @@ TRACE: dict[str, Any] = {
     "think_state": np.int64,  # where thinking leads to, −1 nowhere
     "num_heard": np.int64,  # replies at the question at hand
     "distinct": np.int64,  # different answers among them
-    "entered": np.int64,  # the state that this step leads to, −1 none
 }
 # What there is to a choice at the question at hand.
 CALL: dict[str, Any] = {
