@@ -10,7 +10,7 @@ import pytest
 from tool_graphs import random_graph
 
 from rlroute.envs.tool_graph.ceilings import integer_completion
-from rlroute.envs.tool_graph.dynamics import FIRST_CALL
+from rlroute.envs.tool_graph.transitions import FIRST_CALL
 from rlroute.envs.tool_graph.graph import GraphError, ToolGraph, members, parse_graph
 from rlroute.envs.tool_graph.healing import Knobs, Sight, next_action
 from rlroute.envs.tool_graph.plans import cheapest_completion
