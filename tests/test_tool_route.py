@@ -11,7 +11,11 @@ import yaml
 from numpy.testing import assert_array_equal
 from tool_graphs import REFUND, make_wrong, random_graph, refund_env, suite_of
 
-from rlroute.envs.tool_graph.costs import BLOCKED, ways_through
+from rlroute.envs.tool_graph.costs import BLOCKED, WAY, find_ways
+from rlroute.envs.tool_graph.env import ToolGraphVectorEnv
+from rlroute.envs.tool_graph.graph import GraphError, parse_graph
+from rlroute.envs.tool_graph.plans import cheapest_completion
+from rlroute.envs.tool_graph.table import GraphTable
 from rlroute.envs.tool_graph.transitions import (
     CONSULT,
     DEMOTE,
@@ -24,10 +28,7 @@ from rlroute.envs.tool_graph.transitions import (
     SILENT,
     STOPPED,
 )
-from rlroute.envs.tool_graph.env import ToolGraphVectorEnv
-from rlroute.envs.tool_graph.graph import GraphError, parse_graph
-from rlroute.envs.tool_graph.plans import cheapest_completion
-from rlroute.envs.tool_graph.table import GraphTable
+from rlroute.jit import records
 from rlroute.policies import RandomPolicy
 from rlroute.policy import parameter_shapes, save_policy
 from rlroute.router import Router
@@ -209,9 +210,12 @@ def test_ways_equal_exact_plans_where_all_joins_are_any() -> None:
                 mask |= 1 << t
         goal = graph.goals[0].tool
         table = GraphTable.of([graph], [0.0], graph.size)
-        price = np.where(rng.random((1, graph.size)) < 0.2, BLOCKED, table.cost_usd)
-        through = ways_through(table, price, executed, np.array([[goal]]))[0, :, 0]
-        blocked = sum(1 << t for t in range(graph.size) if price[0, t] >= BLOCKED)
+        ways = records(graph.size, WAY)
+        ways["price"] = np.where(rng.random(graph.size) < 0.2, BLOCKED, table.tools["cost_usd"][0])
+        ways["done"] = executed[0]
+        find_ways(table, 0, ways, goal)
+        through = ways["through"]
+        blocked = sum(1 << t for t in range(graph.size) if ways["price"][t] >= BLOCKED)
         plan = cheapest_completion(graph, goal, mask, blocked)
         if plan is None:
             assert through.min() >= BLOCKED or executed[0, goal]

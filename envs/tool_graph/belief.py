@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlroute.envs.tool_graph.transitions import CONSULT, DEMOTE, ESCALATE, FINISH, FIRST_CALL
 from rlroute.envs.tool_graph.faults import REGIME_NAMES
 from rlroute.envs.tool_graph.graph import ToolGraph
+from rlroute.envs.tool_graph.transitions import CONSULT, DEMOTE, ESCALATE, FINISH, FIRST_CALL
 from rlroute.envs.tool_graph.utility import ESCALATED_VALUE
 
 LARGEST = 10  # tools

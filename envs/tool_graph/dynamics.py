@@ -24,7 +24,7 @@ from rlroute.envs.tool_graph.faults import (
 )
 from rlroute.envs.tool_graph.graph import ToolGraph
 from rlroute.envs.tool_graph.observation import Sight, make_layout
-from rlroute.envs.tool_graph.progress import KNOWN, TRACE, Known, Progress
+from rlroute.envs.tool_graph.progress import TRACE, Known, Progress
 from rlroute.envs.tool_graph.suites import STATES, Suite, load_suite
 from rlroute.envs.tool_graph.transitions import Game
 from rlroute.jit import records
@@ -81,8 +81,7 @@ class ToolGraphDynamics(EpisodeDynamics):
         self.tables.put_latencies(self.l_ref)
         self.faults_name = arguments.faults or self.suite.faults
         self.regimes = regime_table(tuple(REGIMES) if self.faults_name == MIXED else (self.faults_name,))
-        tools = records((num_envs, self.num_tools), KNOWN)
-        known = Known(self.slots, tools, self.tables, regime_records(self.regimes))
+        known = Known.nothing(self.slots, self.tables, regime_records(self.regimes))
         self.faults = records((num_envs, self.num_tools), FAULT)
         self.game = Game(
             sight=Sight(

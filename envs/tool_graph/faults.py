@@ -142,9 +142,9 @@ def draw_faults(
         length = _unit(_seed(key, LENGTH, unit, episode), counter, stream)
         fault.start = 0
         if timing < regime.late:
-            fault.start = 1 + int(math.floor(length * LATEST_ARRIVAL))
+            fault.start = 1 + math.floor(length * LATEST_ARRIVAL)
         elif timing < regime.late + regime.transient:
-            fault.stop = 1 + int(math.floor(length * LONGEST_TRANSIENT))
+            fault.stop = 1 + math.floor(length * LONGEST_TRANSIENT)
         if own and not shared:
             fault.wrong = _unit(_seed(key, KIND, unit, episode), counter, stream) < regime.wrong
     prior = table.graphs[g].risk

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from rlroute.envs.tool_graph.transitions import CONSULT, DEMOTE, ESCALATE, FINISH, FIRST_CALL
 from rlroute.envs.tool_graph.graph import ToolGraph, members
 from rlroute.envs.tool_graph.plans import Plan, cheapest_completion
+from rlroute.envs.tool_graph.transitions import CONSULT, DEMOTE, ESCALATE, FINISH, FIRST_CALL
 from rlroute.policies import Actions, Array, dynamics_of
 
 MOST_CALLS = 4  # of one tool: no fault is worth more patience

@@ -19,10 +19,9 @@ from rlroute.envs.terms import ends
 from rlroute.envs.tool_graph.costs import WAY
 from rlroute.envs.tool_graph.faults import REGIME_NAMES, regime_records
 from rlroute.envs.tool_graph.graph import ToolGraph, parse_graph, parse_yaml
-from rlroute.envs.tool_graph.observation import Sight, observe_progress, observe_terms
+from rlroute.envs.tool_graph.observation import Sight, observe_goal, observe_progress, observe_terms
 from rlroute.envs.tool_graph.progress import (
     HEALTHY,
-    KNOWN,
     TRACE,
     Known,
     add_call,
@@ -32,6 +31,7 @@ from rlroute.envs.tool_graph.progress import (
     demote,
     hear,
     hear_signal,
+    watch,
     write_mask,
 )
 from rlroute.envs.tool_graph.table import GraphTable
@@ -87,7 +87,7 @@ class ToolGraphLive(LiveEpisode):
             add_consultation(known, 0, int(features.get("risk", 0)))
             self._consulting = False
         for t, tool in enumerate(graph.tools):
-            known.tools[0, t].alarm = features.get(f"alarm/{tool.name}", 0.0) > 0
+            watch(known, 0, t, features.get(f"alarm/{tool.name}", 0.0) > 0)
         hear_signal(known, 0, features.get("risk_alarm", 0.0) > 0)
 
     def _begin(self, text: str, features: Mapping[str, float]) -> None:
@@ -98,7 +98,7 @@ class ToolGraphLive(LiveEpisode):
         table = GraphTable.of([graph], [float(features.get("risk_prior", 0.0))], room)
         table.put_latencies(self.l_ref)
         regimes = regime_records(np.array([[self.constants[f"regime/{name}"] for name in REGIME_NAMES]]))
-        known = Known(self.slots, records((1, room), KNOWN), table, regimes)
+        known = Known.nothing(self.slots, table, regimes)
         low, high = ends(self.arguments["model_cost"])
         self.slots["model_cost"] = np.sqrt(low * high)
         clear(known, 0)
@@ -124,6 +124,7 @@ class ToolGraphLive(LiveEpisode):
         write_mask(sight.known, 0, sight.mask)
         believe_all(sight.known, 0)
         observe_terms(sight, 0)
+        observe_goal(sight, 0)
         observe_progress(sight, 0)
         return sight.seen.copy()
 

@@ -138,18 +138,40 @@ def observe_progress(sight: Sight, i: int) -> None:
     out[i, WAY_BLOCKED] = way >= BLOCKED
     observe_steps(sight, i)
     for t in range(graph.num_tools):
-        tool, through, block = known.tools[i, t], ways[t].through, CONTEXT_SIZE + t * BLOCK_SIZE
-        out[i, block + WEIGHTED_PRICE] = penalty_feature(me.cost_weight, tool.call_cost_usd, graph.cheapest_usd)
-        out[i, block + CALLABLE] = sight.mask[i, FIRST_CALL_ACTION + t]
-        out[i, block + EXECUTED], out[i, block + KNOWN_DOWN] = tool.executed, tool.known_down
-        out[i, block + ALARM] = tool.alarm
-        out[i, block + HEALTHY] = min(max(1.0 - tool.hard - tool.wrong, 0.0), 1.0)
-        out[i, block + WRONG] = min(max(tool.wrong, 0.0), 1.0)
-        effect = 0.5 if table.tools[g, t].effect >= 0 else 0.0
-        out[i, block + EFFECT] = 2.0 * effect if tool.effect_done else effect
-        out[i, block + GOAL] = 0.0
+        through, block = ways[t].through, CONTEXT_SIZE + t * BLOCK_SIZE
         out[i, block + THROUGH] = min(through, WAY_CEILING)
         out[i, block + ON_WAY] = through <= way + 1e-9 and way < BLOCKED and not ways[t].done
+        if known.tools[i, t].stale:
+            observe_tool(sight, i, t, block)
+
+
+@kernel
+def observe_tool(sight: Sight, i: int, t: int, block: int) -> None:
+    """Fill what is known of tool `t` by itself, from place `block` on."""
+    known, out = sight.known, sight.seen
+    me, tool, table = known.slots[i], known.tools[i, t], known.table
+    tool.stale = False
+    out[i, block + WEIGHTED_PRICE] = penalty_feature(
+        me.cost_weight, tool.call_cost_usd, table.graphs[me.graph].cheapest_usd
+    )
+    out[i, block + CALLABLE] = sight.mask[i, FIRST_CALL_ACTION + t]
+    out[i, block + EXECUTED], out[i, block + KNOWN_DOWN], out[i, block + ALARM] = (
+        tool.executed,
+        tool.known_down,
+        tool.alarm,
+    )
+    out[i, block + HEALTHY] = min(max(1.0 - tool.hard - tool.wrong, 0.0), 1.0)
+    out[i, block + WRONG] = min(max(tool.wrong, 0.0), 1.0)
+    effect = 0.5 if table.tools[me.graph, t].effect >= 0 else 0.0
+    out[i, block + EFFECT] = 2.0 * effect if tool.effect_done else effect
+
+
+@kernel
+def observe_goal(sight: Sight, i: int) -> None:
+    """Fill which tools are the goal and the next degraded one."""
+    me, out = sight.known.slots[i], sight.seen
+    for t in range(sight.known.table.graphs[me.graph].num_tools):
+        out[i, CONTEXT_SIZE + t * BLOCK_SIZE + GOAL] = 0.0
     if me.degraded >= 0:
         out[i, CONTEXT_SIZE + me.degraded * BLOCK_SIZE + GOAL] = 0.5
     out[i, CONTEXT_SIZE + me.goal * BLOCK_SIZE + GOAL] = 1.0
@@ -200,8 +222,10 @@ def observe_index(sight: Sight, i: int) -> None:
     out[i, 8] = min(me.goal_rank / 4.0, 1.0)
     for t in range(graph.num_tools):
         tool, block = known.tools[i, t], INDEX_SIZE + t * INDEX_BLOCK
-        out[i, block] = sight.mask[i, FIRST_CALL_ACTION + t]
-        out[i, block + 1], out[i, block + 2], out[i, block + 3] = tool.executed, tool.known_down, tool.alarm
+        if tool.stale:
+            tool.stale = False
+            out[i, block] = sight.mask[i, FIRST_CALL_ACTION + t]
+            out[i, block + 1], out[i, block + 2], out[i, block + 3] = tool.executed, tool.known_down, tool.alarm
 
 
 @kernel

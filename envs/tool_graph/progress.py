@@ -18,7 +18,7 @@ from rlroute.envs.tool_graph.faults import (
     still_down,
 )
 from rlroute.envs.tool_graph.table import GraphTable
-from rlroute.jit import bind, kernel
+from rlroute.jit import bind, kernel, records
 
 UNKNOWN = -1
 HEALTHY, HARD, WRONG = range(3)  # what a consultation says of a tool
@@ -52,6 +52,7 @@ KNOWN: dict[str, Any] = {
     "may_be_healthy": np.bool_,
     "alarm": np.bool_,  # what the monitor shows now
     "effect_done": np.bool_,  # its side effect was done, by whomever
+    "stale": np.bool_,  # something of it has changed since it was last observed
     "inputs_met": np.int32,  # executed predecessors
     "tool_calls": np.int32,
     "seen_down_at": np.float64,  # step of the last hard fault seen
@@ -68,7 +69,17 @@ class Known(NamedTuple):
     slots: np.ndarray  # (N,) records of `slots.SLOT` and `TRACE`
     tools: np.ndarray  # (N, T) records of `KNOWN`
     table: GraphTable
+    fresh: np.ndarray  # (G, T) records of `KNOWN`: what is known of the tools of each graph at first
     regimes: np.ndarray  # (R,) records of `faults.REGIME_NAMES`
+
+    @classmethod
+    def nothing(cls, slots: np.ndarray, table: GraphTable, regimes: np.ndarray) -> Known:
+        """Before the first episode in `slots`."""
+        fresh = records(table.tools.shape, KNOWN)
+        for name in ("may_be_hard", "may_be_wrong", "may_be_healthy", "stale"):
+            fresh[name] = True
+        fresh["call_cost_usd"] = table.tools["first_cost_usd"]
+        return cls(slots, records((len(slots), table.tools.shape[1]), KNOWN), table, fresh, regimes)
 
 
 # -- what happens -----------------------------------------------------------------------------------------------
@@ -77,18 +88,13 @@ class Known(NamedTuple):
 @kernel
 def clear(known: Known, i: int) -> None:
     """Nothing was done in episode `i` yet; graph, regime, risk signal, alarms and prices are set, or set later."""
-    me, table = known.slots[i], known.table
+    me = known.slots[i]
     me.steps = me.tool_calls = me.model_calls = me.outcome = me.repeated_effects = me.risk_breaches = 0
     me.known_risk = UNKNOWN
     hear_signal(known, i, me.risk_alarm)
     _aim(known, i, 0)
     for t in range(known.tools.shape[1]):
-        tool = known.tools[i, t]
-        tool.executed = tool.known_down = tool.known_bad = tool.alarm = tool.effect_done = False
-        tool.may_be_hard = tool.may_be_wrong = tool.may_be_healthy = True
-        tool.inputs_met = tool.tool_calls = 0
-        tool.seen_down_at = tool.hard = tool.wrong = tool.unhealth = 0.0
-        tool.call_cost_usd = table.tools[me.graph, t].first_cost_usd
+        known.tools[i, t] = known.fresh[me.graph, t]
 
 
 @kernel
@@ -101,6 +107,7 @@ def _aim(known: Known, i: int, rank: int) -> None:
 def add_call(known: Known, i: int, t: int, succeeded: bool) -> bool:
     """A call of tool `t` came back; returns whether it repeated a side effect. Beliefs are updated apart."""
     me, tool = known.slots[i], known.tools[i, t]
+    tool.stale = True
     tool.tool_calls += 1
     me.tool_calls += 1
     tool.known_down = not succeeded
@@ -123,7 +130,8 @@ def add_call(known: Known, i: int, t: int, succeeded: bool) -> bool:
     repeated = effect >= 0 and tool.effect_done
     if effect >= 0 and not repeated:
         for u in range(known.table.graphs[g].num_tools):
-            known.tools[i, u].effect_done |= known.table.tools[g, u].effect == effect
+            if known.table.tools[g, u].effect == effect:
+                known.tools[i, u].effect_done = known.tools[i, u].stale = True
     return repeated
 
 
@@ -131,6 +139,7 @@ def add_call(known: Known, i: int, t: int, succeeded: bool) -> bool:
 def _meet(known: Known, i: int, g: int, t: int, edge_usd: float) -> None:
     """One more input of tool `t` was executed."""
     tool, static = known.tools[i, t], known.table.tools[g, t]
+    tool.stale = True
     if not static.joins_all:
         price = static.cost_usd + edge_usd
         tool.call_cost_usd = price if tool.inputs_met == 0 else min(tool.call_cost_usd, price)
@@ -141,6 +150,7 @@ def _meet(known: Known, i: int, g: int, t: int, edge_usd: float) -> None:
 def hear(known: Known, i: int, t: int, health: int) -> None:
     """The model said how tool `t` is: HEALTHY, HARD or WRONG; of an executed tool it says how its output is."""
     tool = known.tools[i, t]
+    tool.stale = True
     tool.known_down = tool.may_be_hard = health == HARD
     tool.known_bad = tool.may_be_wrong = health == WRONG
     tool.may_be_healthy = health == HEALTHY
@@ -165,6 +175,14 @@ def add_consultation(known: Known, i: int, risk: int) -> None:
     me.risk_belief = risk
     me.model_calls += 1
     me.steps += 1
+
+
+@kernel
+def watch(known: Known, i: int, t: int, alarm: bool) -> None:
+    """What the monitor of tool `t` shows now; beliefs are updated apart."""
+    tool = known.tools[i, t]
+    tool.stale |= tool.alarm != alarm
+    tool.alarm = alarm
 
 
 @kernel
@@ -194,7 +212,9 @@ def write_mask(known: Known, i: int, mask: np.ndarray) -> None:
     mask[i, 2] = mask[i, 3] = 1
     size, first = known.table.graphs[me.graph].num_tools, mask.shape[1] - known.tools.shape[1]
     for t in range(size):
-        mask[i, first + t] = is_callable(known, i, t)
+        legal = is_callable(known, i, t)
+        known.tools[i, t].stale |= (mask[i, first + t] == 1) != legal
+        mask[i, first + t] = legal
     for a in range(first + size, mask.shape[1]):
         mask[i, a] = 0
 
@@ -229,7 +249,7 @@ def believe(known: Known, i: int, first: int, last: int) -> None:
             u = static[g, u].sibling if outage > 0.0 else t
             if u == t:
                 break
-        is_down = down / (down + up)
+        is_down = down / (down + up) if outage > 0.0 else 0.0
         while True:
             _judge(known, i, u, regime, is_down)
             u = static[g, u].sibling if outage > 0.0 else t
@@ -257,6 +277,7 @@ def _weigh(known: Known, i: int, t: int, regime: Any, active: float) -> float:
 def _judge(known: Known, i: int, t: int, regime: Any, is_down: float) -> None:
     """From likelihoods, see `_weigh`, to beliefs about tool `t`, whose provider is down with probability `is_down`."""
     tool = known.tools[i, t]
+    tool.stale = True
     alone = (1.0 - is_down) / max(tool.unhealth, IMPOSSIBLE)
     tool.hard = is_down + tool.hard * alone
     tool.wrong *= alone

@@ -13,6 +13,7 @@ from rlroute.envs.tool_graph.faults import draw_faults, is_faulty, is_restless, 
 from rlroute.envs.tool_graph.observation import (
     CONTEXT_ACTIONS,
     Sight,
+    observe_goal,
     observe_index,
     observe_index_terms,
     observe_progress,
@@ -29,6 +30,7 @@ from rlroute.envs.tool_graph.progress import (
     clear,
     demote,
     hear,
+    watch,
     write_mask,
 )
 from rlroute.envs.tool_graph.suites import STATES
@@ -85,7 +87,7 @@ def step_all(rules: Rules, game: Game, action: np.ndarray) -> None:
                 act(game, i, did)
             else:
                 refuse(slots, i)
-            end_step(rules, slots, i, did == ESCALATE or did == FINISH)
+            end_step(rules, slots, i, did in (ESCALATE, FINISH))
             if slots[i].truncated:
                 end(game, i, STOPPED)
         if did != NOTHING:
@@ -118,13 +120,13 @@ def enter(rules: Rules, game: Game, i: int, task: int) -> None:
 
 
 @kernel
-def watch(game: Game, i: int) -> None:
-    """Read the monitors."""
+def read_monitors(game: Game, i: int) -> None:
+    """See which monitors show an alarm now."""
     known = game.sight.known
     me = known.slots[i]
     regime = known.regimes[me.regime]
     for t in range(known.table.graphs[me.graph].num_tools):
-        known.tools[i, t].alarm = shows_alarm(game.faults[i, t], me.steps, regime)
+        watch(known, i, t, shows_alarm(game.faults[i, t], me.steps, regime))
 
 
 @kernel
@@ -164,13 +166,17 @@ def learn(game: Game, i: int, did: int) -> None:
     """Update beliefs, mask and observation after the action `did`, or at the START."""
     known = game.sight.known
     me = known.slots[i]
-    ended, restless = did == ESCALATE or did == FINISH, is_restless(known.regimes[me.regime])
+    ended, restless = did in (ESCALATE, FINISH), is_restless(known.regimes[me.regime])
     if ended:
         me.steps += 1
     if did == START or restless:
-        watch(game, i)
-    if not ended:
+        read_monitors(game, i)
+    if did == START or did >= FIRST_CALL:
         write_mask(known, i, game.sight.mask)
+    elif did == CONSULT:
+        game.sight.mask[i, CONSULT] = me.model_calls < me.budget_calls
+    elif did == DEMOTE:
+        game.sight.mask[i, DEMOTE] = me.degraded >= 0
     if game.index:
         if did == START:
             observe_index_terms(game.sight, i)
@@ -178,6 +184,8 @@ def learn(game: Game, i: int, did: int) -> None:
         return
     if did == START:
         observe_terms(game.sight, i)
+    if did in (START, DEMOTE):
+        observe_goal(game.sight, i)
     if ended and not restless:
         observe_steps(game.sight, i)
         return
