@@ -9,9 +9,9 @@ import pytest
 from tool_graphs import make_wrong, refund_env, suite_of
 
 from rlroute.envs.contest import vector_env
-from rlroute.envs.tool_graph.dynamics import DEMOTED, ESCALATED, GOAL
 from rlroute.envs.tool_graph.graph import parse_graph
 from rlroute.envs.tool_graph.healing import HealingRouter, Knobs
+from rlroute.envs.tool_graph.transitions import DEMOTED, ESCALATED, GOAL
 from rlroute.rollout import Episodes, rollout
 
 ASKS = Knobs(escalate_at=1.0, ask_at=0.3)

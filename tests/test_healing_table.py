@@ -12,9 +12,9 @@ import pytest
 from tool_graphs import refund_env
 
 from rlroute.envs.contest import vector_env
-from rlroute.envs.tool_graph.dynamics import GOAL, SILENT
 from rlroute.envs.tool_graph.healing import HealingRouter, Knobs, PaperHealing
 from rlroute.envs.tool_graph.references import StaticWorkflow, references
+from rlroute.envs.tool_graph.transitions import GOAL, SILENT
 from rlroute.rollout import Episodes, rollout
 
 ROOT = Path(__file__).parents[1]

@@ -161,7 +161,7 @@ def test_played_it_earns_what_it_expects() -> None:
     for slot in range(400):
         graph = d.graph(slot)
         prior = health_prior(graph, d.progress.regime[slot], d.progress.alarm[[slot], : graph.size])
-        prices = Prices(0.1, 0.03, float(d.progress.table.cheapest_usd[slot]))
+        prices = Prices(0.1, 0.03, float(d.progress.cheapest_usd[slot]))
         expected[slot] = BeliefOptimal(graph, prices, prior, d.progress.risk_belief[[slot]]).value[0]
     policy.begin(env)
     earned = np.zeros(400)

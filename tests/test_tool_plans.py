@@ -10,11 +10,11 @@ import pytest
 from tool_graphs import random_graph
 
 from rlroute.envs.tool_graph.ceilings import integer_completion
-from rlroute.envs.tool_graph.dynamics import FIRST_CALL
 from rlroute.envs.tool_graph.graph import GraphError, ToolGraph, members, parse_graph
 from rlroute.envs.tool_graph.healing import Knobs, Sight, next_action
 from rlroute.envs.tool_graph.plans import cheapest_completion
 from rlroute.envs.tool_graph.references import first_of_cheapest
+from rlroute.envs.tool_graph.transitions import FIRST_CALL
 
 
 def any_graph(rng: np.random.Generator, size: int, joins_all: float = 0.3, effects: int = 2) -> ToolGraph:

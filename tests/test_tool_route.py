@@ -11,8 +11,12 @@ import yaml
 from numpy.testing import assert_array_equal
 from tool_graphs import REFUND, make_wrong, random_graph, refund_env, suite_of
 
-from rlroute.envs.tool_graph.costs import BLOCKED, ways_through
-from rlroute.envs.tool_graph.dynamics import (
+from rlroute.envs.tool_graph.costs import BLOCKED, WAY, find_ways
+from rlroute.envs.tool_graph.env import ToolGraphVectorEnv
+from rlroute.envs.tool_graph.graph import GraphError, parse_graph
+from rlroute.envs.tool_graph.plans import cheapest_completion
+from rlroute.envs.tool_graph.table import GraphTable
+from rlroute.envs.tool_graph.transitions import (
     CONSULT,
     DEMOTE,
     DEMOTED,
@@ -24,10 +28,7 @@ from rlroute.envs.tool_graph.dynamics import (
     SILENT,
     STOPPED,
 )
-from rlroute.envs.tool_graph.env import ToolGraphVectorEnv
-from rlroute.envs.tool_graph.graph import GraphError, parse_graph
-from rlroute.envs.tool_graph.plans import cheapest_completion
-from rlroute.envs.tool_graph.table import GraphTable
+from rlroute.jit import records
 from rlroute.policies import RandomPolicy
 from rlroute.policy import parameter_shapes, save_policy
 from rlroute.router import Router
@@ -94,7 +95,7 @@ def test_a_bad_output_is_a_silent_failure_unless_it_is_done_again() -> None:
     for action in (call(LOOKUP), call(CARD), call(EMAIL)):
         _, _, _, _, info = env.step(np.array([action]))
     assert info["action_mask"][0, call(EMAIL)], "a wrong tool reports success"
-    env.dynamics.faults.stop[:, LOOKUP] = 0  # the fault is over
+    env.dynamics.faults["stop"][:, LOOKUP] = 0  # the fault is over
     env.step(np.array([call(LOOKUP)]))
     _, _, _, _, info = env.step(np.array([FINISH]))
     assert info["outcome"][0] == GOAL
@@ -152,8 +153,8 @@ def test_late_faults_arrive_and_transient_ones_pass() -> None:
     env = refund_env()
     env.reset(seed=0)
     faults = env.dynamics.faults
-    faults.start[:, LOOKUP], faults.stop[:, LOOKUP] = 0, 1  # over after the first step
-    faults.start[:, CARD], faults.stop[:, CARD] = 2, 9
+    faults["start"][:, LOOKUP], faults["stop"][:, LOOKUP] = 0, 1  # over after the first step
+    faults["start"][:, CARD], faults["stop"][:, CARD] = 2, 9
     env.step(np.array([call(LOOKUP)]))
     assert env.dynamics.progress.known_down[0, LOOKUP]
     env.step(np.array([call(LOOKUP)]))
@@ -172,7 +173,7 @@ def test_rewards_sum_to_the_utility_of_the_episode() -> None:
         _, reward, _, _, info = env.step(policy.act(np.zeros(0), info["action_mask"]))
         returns += reward
     harms = (dynamics.outcome == SILENT) + dynamics.repeated_effects + dynamics.risk_breaches
-    spent = 0.1 * dynamics.totals.cost_usd / dynamics.progress.table.cheapest_usd
+    spent = 0.1 * dynamics.totals.cost_usd / dynamics.progress.cheapest_usd
     expected = dynamics.totals.quality - spent - dynamics.progress.model_cost * dynamics.progress.model_calls - harms
     np.testing.assert_allclose(returns, expected, atol=1e-9)
     assert {GOAL, ESCALATED, SILENT} <= set(dynamics.outcome.tolist())
@@ -209,9 +210,12 @@ def test_ways_equal_exact_plans_where_all_joins_are_any() -> None:
                 mask |= 1 << t
         goal = graph.goals[0].tool
         table = GraphTable.of([graph], [0.0], graph.size)
-        price = np.where(rng.random((1, graph.size)) < 0.2, BLOCKED, table.cost_usd)
-        through = ways_through(table, price, executed, np.array([[goal]]))[0, :, 0]
-        blocked = sum(1 << t for t in range(graph.size) if price[0, t] >= BLOCKED)
+        ways = records(graph.size, WAY)
+        ways["price"] = np.where(rng.random(graph.size) < 0.2, BLOCKED, table.tools["cost_usd"][0])
+        ways["done"] = executed[0]
+        find_ways(table, 0, ways, goal)
+        through = ways["through"]
+        blocked = sum(1 << t for t in range(graph.size) if ways["price"][t] >= BLOCKED)
         plan = cheapest_completion(graph, goal, mask, blocked)
         if plan is None:
             assert through.min() >= BLOCKED or executed[0, goal]

@@ -42,7 +42,7 @@ def refund_env(num_envs: int = 1, down: Sequence[str] = (), **arguments: Any) ->
 def make_wrong(env: ToolGraphVectorEnv, tool: int) -> None:
     """From now on the tool reports success, and its output is bad."""
     faults = env.dynamics.faults
-    faults.start[:, tool], faults.stop[:, tool], faults.wrong[:, tool] = 0, NEVER, True
+    faults["start"][:, tool], faults["stop"][:, tool], faults["wrong"][:, tool] = 0, NEVER, True
 
 
 def random_graph(rng: np.random.Generator, size: int, joins_all: float = 0.3, effects: int = 2) -> dict[str, Any]:

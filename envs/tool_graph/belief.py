@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlroute.envs.tool_graph.dynamics import CONSULT, DEMOTE, ESCALATE, FINISH, FIRST_CALL
 from rlroute.envs.tool_graph.faults import REGIME_NAMES
 from rlroute.envs.tool_graph.graph import ToolGraph
+from rlroute.envs.tool_graph.transitions import CONSULT, DEMOTE, ESCALATE, FINISH, FIRST_CALL
 from rlroute.envs.tool_graph.utility import ESCALATED_VALUE
 
 LARGEST = 10  # tools
@@ -194,7 +194,7 @@ class BeliefOptimalPolicy:
         if self._episode[slot] != d.episode[slot]:
             self._episode[slot] = d.episode[slot]
             model_cost = float(d.progress.model_cost[slot]) if d.terms.budget_calls[slot] >= 1 else np.inf
-            prices = Prices(float(d.w_cost[slot]), model_cost, float(d.progress.table.cheapest_usd[slot]))
+            prices = Prices(float(d.w_cost[slot]), model_cost, float(d.progress.cheapest_usd[slot]))
             prior = health_prior(graph, d.progress.regime[slot], d.progress.alarm[[slot], : graph.size])
             self._solution[slot] = BeliefOptimal(graph, prices, prior, d.progress.risk_belief[[slot]])
         executed, down = (mask_of(flags[slot, : graph.size]) for flags in (d.progress.executed, d.progress.known_down))

@@ -16,7 +16,7 @@ import numpy as np
 from rlroute.draws import Stream, integers
 from rlroute.envs.terms import ends
 from rlroute.envs.tool_graph.belief import LARGEST, BeliefOptimalPolicy, is_static
-from rlroute.envs.tool_graph.faults import NEVER, SCENARIO, Faults
+from rlroute.envs.tool_graph.faults import NEVER, SCENARIO, faults_of, regime_records
 from rlroute.envs.tool_graph.graph import ToolGraph, members
 from rlroute.envs.tool_graph.plans import Plan, cheapest_completion
 from rlroute.envs.tool_graph.suites import STATES
@@ -142,20 +142,16 @@ def clairvoyants(env: Any, episodes: int, repetition: int) -> np.ndarray:
     d = env.dynamics
     slot, episode = places(env, len(d.roots), episodes, repetition)
     tasks = d.roots // len(STATES)
-    rows = d.tables.rows(tasks)
-    regime = d.regimes[integers(d.key, len(d.regimes), slot, episode, Stream.REGIME)]
-    faults = Faults.none(len(tasks), d.num_tools)
-    faults.draw(np.arange(len(tasks)), rows, regime, d.key, slot, episode)
-    if d.faults_name == SCENARIO:
-        for i, task in enumerate(tasks):
-            d.suite.tasks[task].impose(faults, i)
-    never = (faults.start == 0) & (faults.stop == NEVER)
+    regime = integers(d.key, len(d.regimes), slot, episode, Stream.REGIME)
+    regimes, scenario = regime_records(d.regimes), d.faults_name == SCENARIO
+    faults, hazards = faults_of(d.key, slot, episode, d.tables, regimes, tasks, regime, scenario)
+    never = (faults["start"] == 0) & (faults["stop"] == NEVER)
     weight = ends(d.arguments.preference)[0]
     found = []
     for i, task in enumerate(tasks):
         unusable = sum(1 << int(t) for t in np.flatnonzero(never[i]))
-        graph, cheapest = d.suite.tasks[task].graph, float(rows.cheapest_usd[i])
-        found.append(clairvoyant(graph, unusable, bool(faults.risk[i]), weight, cheapest))
+        graph, cheapest = d.suite.tasks[task].graph, float(d.tables.graphs["cheapest_usd"][task])
+        found.append(clairvoyant(graph, unusable, bool(hazards["risk"][i]), weight, cheapest))
     return np.array(found).T
 
 

@@ -1,4 +1,4 @@
-"""Prices of all ways through padded graphs at once: the features behind `through` and `slack`.
+"""Prices of all ways through a graph: the features behind `through` and `on_way`.
 
 An estimate by sums over inputs: exact where joins are `any`; where an `all` join needs two tools that share an input,
 that input is counted twice. Exact plans for one graph are in `plans`.
@@ -6,45 +6,53 @@ that input is counted twice. Exact plans for one graph are in `plans`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rlroute.envs.tool_graph.table import GraphTable
+from rlroute.jit import kernel
 
 BLOCKED = 1e6  # a price that no way through is worth
 
+# What is worked out about a tool; all episodes use the same (T,) records, one after the other.
+WAY: dict[str, Any] = {
+    "price": np.float64,  # of executing it
+    "done": np.bool_,  # it is there already
+    "reach": np.float64,  # price of executing it from where the episode stands
+    "onto": np.float64,  # of stepping onto it: its own, and with an `all` join all its inputs
+    "ahead": np.float64,  # from it, once executed, to the goal
+    "through": np.float64,  # of the cheapest way to the goal through it; BLOCKED where there is none
+}
 
-def ways_through(table: GraphTable, price: np.ndarray, executed: np.ndarray, goals: np.ndarray) -> np.ndarray:
-    """Price of the cheapest way to each of G goals through each tool, (N, T, G); `BLOCKED` where there is none.
 
-    `price` (N, T) is that of executing a tool, `executed` (N, T) what is there already, `goals` (N, G) tools, −1 none.
-    """
-    # Slots last: what is reduced over a handful of neighbours then runs along memory.
-    num_envs, num_tools = price.shape
-    slots = np.arange(num_envs)
-    own = np.where(executed, 0.0, price).T  # (T, N)
-    before = np.ascontiguousarray(table.inputs.transpose(1, 2, 0))  # (T, K, N)
-    after = np.ascontiguousarray(table.outputs.transpose(1, 2, 0))
-    is_input = before < num_tools
-    joins_all, first, done = table.joins_all.T, (table.num_before == 0).T, executed.T
-    # A last row stands for the tools that padded lists of neighbours name.
-    reach = np.full((num_tools + 1, num_envs), BLOCKED)  # of executing a tool from where the episode stands
-    inputs = np.zeros((num_tools + 1, num_envs))  # of all inputs that a tool with an `all` join needs
-    for t in range(num_tools):
-        from_there = reach[before[t], slots]  # (K, N)
-        inputs[t] = np.where(is_input[t], from_there, 0.0).sum(axis=0)
-        needed = np.where(joins_all[t], inputs[t], from_there.min(axis=0))
-        reach[t] = np.where(done[t], 0.0, own[t] + np.where(first[t], 0.0, needed))
-    ahead = np.full((num_tools + 1, num_envs, goals.shape[1]), BLOCKED)  # from a tool, once executed, to the goals
-    envs, which = np.nonzero(goals >= 0)
-    ahead[goals[envs, which], envs, which] = 0.0
-    # What a step onto a tool costs: its own price, and with an `all` join its inputs beside the one one comes from.
-    shared = joins_all & ~done
-    onto = np.full((num_tools + 1, num_envs), BLOCKED)
-    onto[:-1] = own + np.where(shared, inputs[:-1], 0.0)
-    counted = np.zeros((num_tools + 1, num_envs))
-    counted[:-1] = shared
-    for t in range(num_tools - 1, -1, -1):
-        there = after[t]  # (K, N)
-        step = onto[there, slots] - counted[there, slots] * reach[t]
-        ahead[t] = np.minimum(ahead[t], (ahead[there, slots] + step[:, :, None]).min(axis=0))
-    return np.minimum(reach[:-1, :, None] + ahead[:-1], BLOCKED).transpose(1, 0, 2)
+@kernel
+def find_ways(table: GraphTable, g: int, ways: np.ndarray, goal: int) -> None:
+    """Fill `reach` and `through` of the tools of graph `g` from `price` and `done`; `goal` may be NO_GOAL."""
+    size, tools, inputs = table.graphs[g].num_tools, table.tools, table.inputs
+    for t in range(size):
+        way, tool = ways[t], tools[g, t]
+        every, least = 0.0, BLOCKED
+        for k in range(tool.num_inputs):
+            reach = ways[inputs[g, t, k]].reach
+            every += reach
+            least = min(least, reach)
+        own = 0.0 if way.done else way.price
+        way.onto = own + (every if tool.joins_all and not way.done else 0.0)
+        way.reach = own
+        if tool.num_inputs > 0 and not way.done:
+            way.reach += every if tool.joins_all else least
+        way.ahead = way.through = BLOCKED
+    if goal < 0:
+        return
+    ways[goal].ahead = 0.0
+    for t in range(goal, -1, -1):
+        way, tool = ways[t], tools[g, t]
+        way.through = min(way.reach + way.ahead, BLOCKED)
+        if way.ahead >= BLOCKED:
+            continue
+        shared = tool.joins_all and not way.done
+        for k in range(tool.num_inputs):
+            before = ways[inputs[g, t, k]]
+            step = way.onto - before.reach if shared else way.onto
+            before.ahead = min(before.ahead, way.ahead + step)

@@ -1,4 +1,4 @@
-"""ToolGraph: what an action does and which actions are masked. Arrays in, arrays out."""
+"""ToolGraph: N episodes on the graphs of a suite; what an action does is in `transitions`."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlroute.draws import Stream, integers, uniform
 from rlroute.envs.arguments import EpisodeArguments, require_one_of
-from rlroute.envs.episodes import EpisodeDynamics, Transition
+from rlroute.envs.episodes import EpisodeDynamics
 from rlroute.envs.terms import Range, ends
-from rlroute.envs.tool_graph.faults import FAULTS, MIXED, REGIME_NAMES, REGIMES, SCENARIO, Faults, regime_table
+from rlroute.envs.tool_graph import transitions
+from rlroute.envs.tool_graph.costs import WAY
+from rlroute.envs.tool_graph.faults import (
+    FAULT,
+    FAULTS,
+    MIXED,
+    REGIME_NAMES,
+    REGIMES,
+    SCENARIO,
+    regime_records,
+    regime_table,
+)
 from rlroute.envs.tool_graph.graph import ToolGraph
-from rlroute.envs.tool_graph.observation import CONTEXT_ACTIONS, make_layout, write_observation
-from rlroute.envs.tool_graph.progress import HARD, HEALTHY, WRONG, Progress
+from rlroute.envs.tool_graph.observation import Sight, make_layout
+from rlroute.envs.tool_graph.progress import TRACE, Known, Progress
 from rlroute.envs.tool_graph.suites import STATES, Suite, load_suite
-from rlroute.envs.tool_graph.utility import ESCALATED_VALUE, utility
-from rlroute.rewards import COST_USD, LATENCY_S, QUALITY
+from rlroute.envs.tool_graph.transitions import Game
+from rlroute.jit import records
 
-CONSULT, DEMOTE, ESCALATE, FINISH = range(len(CONTEXT_ACTIONS))
-FIRST_CALL = len(CONTEXT_ACTIONS)
-RUNNING, GOAL, DEMOTED, ESCALATED, SILENT, STOPPED = range(len(STATES))
-CONSULT_LATENCY_S = 2.0
+TALLIES = ("outcome", "repeated_effects", "risk_breaches", "model_calls")  # side by side in a slot
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,9 @@ class ToolGraphDynamics(EpisodeDynamics):
 
     family: ClassVar[str] = "rlroute/ToolGraph-v0"
     arguments_type = ToolGraphArguments
+    slot_fields: ClassVar[dict[str, Any]] = TRACE
+    enter_all = staticmethod(transitions.enter_all)
+    step_all = staticmethod(transitions.step_all)
     arguments: ToolGraphArguments
 
     def __init__(self, arguments: ToolGraphArguments, num_envs: int) -> None:
@@ -61,23 +71,39 @@ class ToolGraphDynamics(EpisodeDynamics):
                 f"max_choices={arguments.max_choices!r}: suite {self.suite.name!r} has a graph of "
                 f"{self.suite.num_tools} tools, expected at least that"
             )
-        self.layout = make_layout(self.num_tools, index=arguments.obs == "index")
+        index = arguments.obs == "index"
+        self.layout = make_layout(self.num_tools, index=index)
         self.tables = self.suite.table(self.num_tools)  # one row a task
         if arguments.budget_usd is not None:
             self._refuse_unusable_budget(arguments.budget_usd)
-        self.c_ref = float(self.tables.cheapest_usd.mean())
-        self.l_ref = float(self.tables.latency_s[self.tables.present].mean())
+        self.c_ref = float(self.tables.graphs["cheapest_usd"].mean())
+        self.l_ref = float(self.tables.tools["latency_s"][self.tables.present].mean())
+        self.tables.put_latencies(self.l_ref)
         self.faults_name = arguments.faults or self.suite.faults
         self.regimes = regime_table(tuple(REGIMES) if self.faults_name == MIXED else (self.faults_name,))
-        self.progress = Progress.start(self.tables.rows(np.zeros(num_envs, np.int64)))
-        self.faults = Faults.none(num_envs, self.num_tools)
-        self.good = np.zeros((num_envs, self.num_tools), bool)  # hidden: executed, and the output is not bad
-        self.outcome = np.zeros(num_envs, np.int64)  # index of STATES
-        self.repeated_effects = np.zeros(num_envs, np.int64)
-        self.risk_breaches = np.zeros(num_envs, np.int64)
-        self.walk: list[list[tuple[int, bool]]] = [[] for _ in range(num_envs)]  # tools called, whether they succeeded
-        self._consulted = np.zeros(num_envs, np.int64)  # in the latest step
-        self._harms = np.zeros(num_envs, np.int64)  # in the latest step
+        known = Known.nothing(self.slots, self.tables, regime_records(self.regimes))
+        self.faults = records((num_envs, self.num_tools), FAULT)
+        self.game = Game(
+            sight=Sight(
+                known=known,
+                ways=records(self.num_tools, WAY),
+                mask=np.zeros((num_envs, self.layout.num_actions), np.int8),
+                seen=np.zeros((num_envs, self.layout.size), np.float32),
+            ),
+            faults=self.faults,
+            held=np.zeros(self.num_tools, bool),
+            walk=np.zeros((num_envs, self.max_episode_steps), np.int32),
+            roots=self.roots,
+            model_cost=ends(arguments.model_cost),
+            scenario=self.faults_name == SCENARIO,
+            index=index,
+            l_ref=self.l_ref,
+        )
+        self.progress = Progress(known)
+        first = self.slots[TALLIES[0]]
+        self._tallies = np.lib.stride_tricks.as_strided(
+            first, (num_envs, len(TALLIES)), (*first.strides, first.itemsize)
+        )
 
     @property
     def default_max_episode_steps(self) -> int:
@@ -90,158 +116,34 @@ class ToolGraphDynamics(EpisodeDynamics):
         return self.suite.task_of(int(self.task[slot])).graph
 
     @property
-    def callable(self) -> np.ndarray:
-        """(N, T) bool: tools whose join is satisfied and whose price the budget covers."""
-        return self.progress.callable & (self.progress.call_cost_usd <= self.usd_left[:, None])
-
-    @property
     def calls(self) -> np.ndarray:
-        return self.progress.tool_calls.sum(axis=1)
+        return np.asarray(self.slots["tool_calls"])
 
     @property
     def expensive_calls(self) -> np.ndarray:
         """Consultations of the model."""
-        return self.progress.model_calls
+        return np.asarray(self.slots["model_calls"])
 
-    # -- transitions --------------------------------------------------------------------------------------------
+    @property
+    def outcome(self) -> np.ndarray:
+        """(num_envs,) index of STATES."""
+        return np.asarray(self.slots["outcome"])
 
-    def enter_task(self, which: np.ndarray) -> None:
-        progress, task = self.progress, self.task[which] // len(STATES)
-        progress.table.put(which, self.tables.rows(task))
-        progress.clear(which)
-        unit, episode = self.slot[which] // self.group_size, self.episode[which]
-        low, high = ends(self.arguments.model_cost)
-        share = uniform(self.key, unit, episode, Stream.MODEL_COST)
-        progress.model_cost[which] = low if low == high else low * (high / low) ** share
-        progress.regime[which] = self.regimes[integers(self.key, len(self.regimes), unit, episode, Stream.REGIME)]
-        rows, noise = progress.table.rows(which), self.noise_unit(which)
-        self.faults.draw(which, rows, progress.regime[which], self.key, noise, episode)
-        if self.faults_name == SCENARIO:
-            self._impose(which, task)
-        progress.risk_alarm[which] = self.faults.risk_alarm[which]
-        progress.alarm[which] = self._alarms()[which]
-        self.good[which] = False
-        for slot in which:
-            self.walk[slot] = []
-        self.outcome[which] = self.repeated_effects[which] = self.risk_breaches[which] = 0
+    @property
+    def repeated_effects(self) -> np.ndarray:
+        return np.asarray(self.slots["repeated_effects"])
 
-    def _impose(self, which: np.ndarray, task: np.ndarray) -> None:
-        """The outages that the scenarios name, in place of drawn ones."""
-        for slot, number in zip(which, task, strict=True):
-            self.suite.tasks[number].impose(self.faults, int(slot))
+    @property
+    def risk_breaches(self) -> np.ndarray:
+        return np.asarray(self.slots["risk_breaches"])
 
-    def _alarms(self) -> np.ndarray:
-        return self.faults.alarm(self.progress.steps, self.progress.regime)
-
-    def step(self, action: np.ndarray, mask: np.ndarray) -> Transition:
-        self._consulted[:] = self._harms[:] = 0
-        transition = super().step(action, mask)
-        stopped = np.flatnonzero(transition.truncated)
-        self.outcome[stopped] = STOPPED
-        self.state[stopped] = self.task[stopped] + STOPPED
-        return transition
-
-    def act(self, which: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        vector = np.zeros((len(which), 4))
-        terminated = np.zeros(len(which), bool)
-        calling = action >= FIRST_CALL
-        if calling.any():
-            vector[calling] = self._call(which[calling], action[calling] - FIRST_CALL)
-        consulting = which[action == CONSULT]
-        if len(consulting):
-            self._consult(consulting)
-            vector[action == CONSULT, LATENCY_S] = CONSULT_LATENCY_S
-        self.progress.demoted(which[action == DEMOTE])
-        escalating = action == ESCALATE
-        vector[escalating, QUALITY] = ESCALATED_VALUE
-        self._end(which[escalating], np.full(escalating.sum(), ESCALATED))
-        finishing = action == FINISH
-        if finishing.any():
-            vector[finishing, QUALITY] = self._finish(which[finishing])
-        terminated[escalating | finishing] = True
-        self.progress.alarm[which] = self._alarms()[which]
-        return vector, terminated
-
-    def _call(self, which: np.ndarray, tool: np.ndarray) -> np.ndarray:
-        """Reward vectors of calls, (M, 4)."""
-        progress = self.progress
-        faulty = self.faults.faulty(progress.steps)[which, tool]
-        wrong = faulty & self.faults.wrong[which, tool]
-        succeeded = ~faulty | wrong
-        vector = np.zeros((len(which), 4))
-        vector[:, COST_USD] = progress.call_cost_usd[which, tool]
-        vector[:, LATENCY_S] = progress.table.latency_s[which, tool]
-        breach = succeeded & self.faults.risk[which] & (progress.table.effect[which, tool] >= 0)
-        for slot, called, well in zip(which.tolist(), tool.tolist(), succeeded.tolist(), strict=True):
-            self.walk[slot].append((called, well))
-        repeated = progress.called(which, tool, succeeded, vector[:, COST_USD])
-        self.good[which, tool] = np.where(succeeded, ~wrong, self.good[which, tool])
-        self.repeated_effects[which] += repeated
-        self.risk_breaches[which] += breach
-        self._harms[which] += repeated.astype(np.int64) + breach
-        return vector
-
-    def _consult(self, which: np.ndarray) -> None:
-        faulty, wrong = self.faults.faulty(self.progress.steps)[which], self.faults.wrong[which]
-        health = np.where(faulty, np.where(wrong, WRONG, HARD), HEALTHY)
-        output = np.where(self.good[which], HEALTHY, WRONG)
-        self.progress.consulted(which, np.where(self.progress.executed[which], output, health), self.faults.risk[which])
-        self._consulted[which] = 1
-
-    def _finish(self, which: np.ndarray) -> np.ndarray:
-        """What the ends are worth, (M,)."""
-        progress = self.progress
-        rank = progress.goal_rank
-        held = progress.table.rows(which).holds(self.good[which])
-        reached = held[np.arange(len(which)), progress.goal(rank)[which]]
-        kind = np.where(reached, np.where(rank[which] > 0, DEMOTED, GOAL), SILENT)
-        self._harms[which] += ~reached
-        self._end(which, kind)
-        return np.where(reached, progress.goal_value(rank)[which], 0.0)
-
-    def _end(self, which: np.ndarray, outcome: np.ndarray) -> None:
-        self.outcome[which] = outcome
-        self.state[which] = self.task[which] + outcome
-        self.progress.steps[which] += 1
-
-    def scalar_reward(self, vector: np.ndarray, ended: np.ndarray) -> np.ndarray:
-        progress = self.progress
-        return utility(
-            vector[:, QUALITY],
-            self._harms,
-            vector[:, COST_USD],
-            vector[:, LATENCY_S],
-            self._consulted,
-            self.w_cost,
-            self.w_latency,
-            progress.model_cost,
-            progress.table.cheapest_usd,
-            self.l_ref,
-        )
-
-    # -- what a policy sees -------------------------------------------------------------------------------------
-
-    def write_action_mask(self, mask: np.ndarray) -> None:
-        mask[:, ESCALATE] = mask[:, FINISH] = 1
-        mask[:, CONSULT] = self.progress.model_calls < self.terms.budget_calls
-        mask[:, DEMOTE] = self.progress.goal(self.progress.goal_rank + 1) >= 0
-        mask[:, FIRST_CALL:] = self.callable
-
-    def observe(self, out: np.ndarray) -> None:
-        index = self.arguments.obs == "index"
-        write_observation(
-            out, self.layout, self.progress, self.terms, self.usd_left, self.callable, self.l_ref,
-            row=self.state if index else None,
-        )  # fmt: skip
+    def walk(self, slot: int) -> list[tuple[int, bool]]:
+        """The tools called in the episode of a slot, and whether they succeeded."""
+        return [(int(code) // 2, bool(code % 2)) for code in self.game.walk[slot, : self.calls[slot]]]
 
     def extra_info(self) -> dict[str, np.ndarray]:
         """How episodes went so far: `outcome` (an index of suites.STATES), side effects repeated, model calls."""
-        return {
-            "outcome": self.outcome.copy(),
-            "repeated_effects": self.repeated_effects.copy(),
-            "risk_breaches": self.risk_breaches.copy(),
-            "model_calls": self.progress.model_calls.copy(),
-        }
+        return dict(zip(TALLIES, self._tallies.copy().T, strict=True))
 
     def describe_progress(self, slot: int) -> list[str]:
         names = np.array([tool.name for tool in self.graph(slot).tools])
@@ -263,7 +165,7 @@ class ToolGraphDynamics(EpisodeDynamics):
         ended = STATES[self.outcome[slot]] if self.outcome[slot] else "under way"
         calls = self.progress.model_calls[slot]
         title = f"{task.id}: {ended}, {self.totals.cost_usd[slot]:.3g} USD, {calls} model calls"
-        return draw_walk(task.graph, self.walk[slot], title)
+        return draw_walk(task.graph, self.walk(slot), title)
 
     def policy_card(self) -> dict[str, Any]:
         names = [f"tool {t}" for t in range(self.num_tools)]
@@ -284,9 +186,9 @@ class ToolGraphDynamics(EpisodeDynamics):
     # -- construction -------------------------------------------------------------------------------------------
 
     def _refuse_unusable_budget(self, budget_usd: Range) -> None:
-        tables = self.tables
-        first = tables.present & (tables.num_before == 0)
-        cheapest = float(np.where(first, tables.cost_usd, np.inf)[self.roots // len(STATES)].min())
+        tools = self.tables.tools
+        first = self.tables.present & (tools["num_inputs"] == 0)
+        cheapest = float(np.where(first, tools["cost_usd"], np.inf)[self.roots // len(STATES)].min())
         if ends(budget_usd)[0] < cheapest:
             raise ValueError(
                 f"budget_usd={budget_usd!r} is below the cheapest step: expected at least {cheapest:.3g} USD"

@@ -1,4 +1,4 @@
-"""What may be wrong with tools in an episode, and what can be believed about it from monitors and calls.
+"""What may be wrong with tools in an episode, how it is drawn, and what monitors show of it.
 
 A fault is `hard` (the call fails) or `wrong` (the tool reports success, its output is bad). It holds from one step to
 another: from the start or from mid-task on, to the end or for a while. Tools fail by themselves, with probability
@@ -9,17 +9,26 @@ watching it longer teaches nothing, but a fault that arrives late can change wha
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
-from rlroute.draws import Stream, hash_u64, uniform
+from rlroute.draws import Stream, fold, to_unit
 from rlroute.envs.tool_graph.table import GraphTable
+from rlroute.jit import bind, kernel, records
 
 LATEST_ARRIVAL = 8  # steps; late faults arrive after 1 to this many
 LONGEST_TRANSIENT = 6  # steps; transient faults are over after 1 to this many
 RISK_DETECTION, RISK_FALSE_ALARM = 0.85, 0.10  # of the signal that a task is risky
 NEVER = 2**31 - 1
+FAULT_STREAM, PROVIDER_STREAM, RISK_STREAM = (
+    np.uint64(stream) for stream in (Stream.FAULT, Stream.PROVIDER, Stream.RISK)
+)
+# Another key for each kind of draw with the same counters. Those of tools and of providers do not mix.
+OCCURRENCE, TIMING, LENGTH, KIND, MONITOR = (np.uint64(what) for what in range(5))
+RISK_SIGNAL = np.uint64(1)
 
 
 @dataclass(frozen=True)
@@ -56,150 +65,173 @@ def regime_table(names: tuple[str, ...]) -> np.ndarray:
     return np.array([[getattr(row, name) for name in REGIME_NAMES] for row in rows])
 
 
-@dataclass
-class Faults:
-    """The hidden state of N episodes with up to T tools."""
-
-    start: np.ndarray  # (N, T) step from which a tool is faulty; NEVER for none
-    stop: np.ndarray  # (N, T) step from which it is not any more
-    wrong: np.ndarray  # (N, T) bool: the fault is `wrong`, not hard
-    alarm_noise: np.ndarray  # (N, T) in [0, 1): the monitor shows an alarm where this is below its probability
-    risk: np.ndarray  # (N,) bool: irreversible effects do harm in this episode
-    risk_alarm: np.ndarray  # (N,) bool: what the risk signal shows
-
-    @classmethod
-    def none(cls, num_envs: int, num_tools: int) -> Faults:
-        shape = (num_envs, num_tools)
-        never, nothing = np.full(shape, NEVER), np.zeros(num_envs, bool)
-        return cls(never, never.copy(), np.zeros(shape, bool), np.ones(shape), nothing, nothing.copy())
-
-    def faulty(self, step: np.ndarray) -> np.ndarray:
-        """(N, T) bool: faulty at `step` (N,)."""
-        return (self.start <= step[:, None]) & (step[:, None] < self.stop)
-
-    def alarm(self, step: np.ndarray, regime: np.ndarray) -> np.ndarray:
-        """(N, T) bool: what the monitors show at `step` (N,) under the regimes (N, 7)."""
-        detection, false_alarm = _column(regime, "detection"), _column(regime, "false_alarm")
-        return self.alarm_noise < np.where(self.faulty(step), detection, false_alarm)
-
-    def draw(
-        self,
-        which: np.ndarray,  # (M,) slots to draw for
-        table: GraphTable,  # rows of those slots, (M, …)
-        regime: np.ndarray,  # (M, 7)
-        key: np.uint64,
-        unit: np.ndarray,  # (M,) counter of the slot
-        episode: np.ndarray,  # (M,) counter of the episode
-    ) -> None:
-        """Draw what is wrong in the next episode of `which`, as a function of the counters alone."""
-        tools, providers = np.arange(table.present.shape[1]), np.arange(table.provider_outage.shape[1])
-
-        def of_tools(what: int) -> np.ndarray:
-            return uniform(_key(key, what), unit[:, None], episode[:, None], tools, Stream.FAULT)
-
-        def of_providers(what: int) -> np.ndarray:
-            return uniform(_key(key, what), unit[:, None], episode[:, None], providers, Stream.PROVIDER)
-
-        own = of_tools(0) < (1.0 - table.reliability) * _column(regime, "own")
-        down = of_providers(0) < table.provider_outage * _column(regime, "provider")  # (M, P)
-        shared = _of_provider(down, table.provider, False)
-        timing = np.where(shared, _of_provider(of_providers(1), table.provider, 1.0), of_tools(1))
-        length = np.where(shared, _of_provider(of_providers(2), table.provider, 1.0), of_tools(2))
-        late, transient = _column(regime, "late"), _column(regime, "transient")
-        is_late, is_transient = timing < late, (late <= timing) & (timing < late + transient)
-        arrival = np.where(is_late, 1 + np.floor(length * LATEST_ARRIVAL), 0)
-        over = np.where(is_transient, 1 + np.floor(length * LONGEST_TRANSIENT), NEVER)
-        faulty = (own | shared) & table.present
-        self.start[which] = np.where(faulty, arrival, NEVER)
-        self.stop[which] = np.where(faulty, over, NEVER)
-        self.wrong[which] = own & ~shared & (of_tools(3) < _column(regime, "wrong"))
-        self.alarm_noise[which] = of_tools(4)
-        risky = uniform(key, unit, episode, Stream.RISK) < table.risk
-        self.risk[which] = risky
-        signal = uniform(_key(key, 1), unit, episode, Stream.RISK)
-        self.risk_alarm[which] = signal < np.where(risky, RISK_DETECTION, RISK_FALSE_ALARM)
-
-    def impose(self, slot: int, down: list[int], risk: bool) -> None:
-        """Exactly these tools of a slot are down, from the start to the end."""
-        self.start[slot], self.stop[slot] = NEVER, NEVER
-        self.start[slot, down] = 0
-        self.wrong[slot] = False
-        self.risk[slot] = self.risk_alarm[slot] = risk
+def regime_records(numbers: np.ndarray) -> np.ndarray:
+    """Regimes (R, 7) as kernels read them, (R,) records of `REGIME_NAMES`."""
+    table = records(len(numbers), dict.fromkeys(REGIME_NAMES, np.float64))
+    for name, column in zip(REGIME_NAMES, numbers.T, strict=True):
+        table[name] = column
+    return table
 
 
-def risk_belief(prior: np.ndarray, alarm: np.ndarray) -> np.ndarray:
-    """(N,) probability that a task is risky, after its signal."""
-    risky = prior * np.where(alarm, RISK_DETECTION, 1 - RISK_DETECTION)
-    safe = (1 - prior) * np.where(alarm, RISK_FALSE_ALARM, 1 - RISK_FALSE_ALARM)
-    return np.asarray(risky / np.maximum(risky + safe, 1e-12))
+# The hidden state of a tool in an episode.
+FAULT: dict[str, Any] = {
+    "start": np.int32,  # step from which it is faulty; NEVER for none
+    "stop": np.int32,  # step from which it is not any more
+    "wrong": np.bool_,  # the fault is `wrong`, not hard
+    "good": np.bool_,  # executed, and the output is not bad
+    "alarm_noise": np.float64,  # in [0, 1): the monitor shows an alarm where this is below its probability
+}
+# What of an episode its faults depend on, and its hidden risk; a slot has these fields among others.
+HAZARD: dict[str, Any] = {
+    "graph": np.int64,  # row of the graph tables
+    "regime": np.int64,  # row of the regimes
+    "risk": np.bool_,  # irreversible effects do harm in this episode
+    "risk_alarm": np.bool_,  # what the risk signal shows
+}
 
 
-def beliefs(
-    table: GraphTable,  # (N, …)
-    regime: np.ndarray,  # (N, 7)
-    alarm: np.ndarray,  # (N, T) bool
-    may_be_hard: np.ndarray,  # (N, T) bool: nothing seen excludes a hard fault now
-    may_be_wrong: np.ndarray,  # (N, T) bool
-    may_be_healthy: np.ndarray,  # (N, T) bool
-    step: np.ndarray | None = None,  # (N,) of faults that come and go; default: the first
+@kernel
+def is_faulty(fault: Any, step: int) -> bool:
+    """Whether a tool, a record of `FAULT`, is faulty at `step`."""
+    return fault.start <= step and step < fault.stop
+
+
+@kernel
+def shows_alarm(fault: Any, step: int, regime: Any) -> bool:
+    """What the monitor of a tool shows at `step` under a regime."""
+    return fault.alarm_noise < (regime.detection if is_faulty(fault, step) else regime.false_alarm)
+
+
+@kernel
+def draw_faults(
+    key: np.uint64,
+    unit: np.uint64,  # counter of the slot
+    episode: np.uint64,  # counter of the episode in it
+    table: GraphTable,
+    regimes: np.ndarray,  # (R,) records of `REGIME_NAMES`
+    scenario: bool,  # whether the outages are those that the task names, not drawn
+    hazards: np.ndarray,  # (N,) records with `HAZARD`: reads graph and regime, writes the risk
+    faults: np.ndarray,  # (N, T) records of `FAULT`
+    i: int,
+) -> None:
+    """Fill row `i` of `faults` and its risk, as a function of the counters alone."""
+    me = hazards[i]
+    g, regime = me.graph, regimes[me.regime]
+    size = table.graphs[g].num_tools
+    occurs, noise = _seed(key, OCCURRENCE, unit, episode), _seed(key, MONITOR, unit, episode)
+    for t in range(faults.shape[1]):
+        fault, tool = faults[i, t], table.tools[g, t]
+        fault.start = fault.stop = NEVER
+        fault.wrong = fault.good = False
+        if t >= size:
+            continue
+        counter = np.uint64(t)
+        fault.alarm_noise = _unit(noise, counter, FAULT_STREAM)
+        if scenario:
+            fault.start = 0 if tool.down else NEVER
+            continue
+        own = _unit(occurs, counter, FAULT_STREAM) < tool.own_fault * regime.own
+        shared = False
+        if tool.outage * regime.provider > 0.0:
+            shared = _unit(occurs, np.uint64(tool.provider), PROVIDER_STREAM) < tool.outage * regime.provider
+        if not (own or shared):
+            continue
+        stream = PROVIDER_STREAM if shared else FAULT_STREAM
+        counter = np.uint64(tool.provider) if shared else counter
+        timing = _unit(_seed(key, TIMING, unit, episode), counter, stream)
+        length = _unit(_seed(key, LENGTH, unit, episode), counter, stream)
+        fault.start = 0
+        if timing < regime.late:
+            fault.start = 1 + math.floor(length * LATEST_ARRIVAL)
+        elif timing < regime.late + regime.transient:
+            fault.stop = 1 + math.floor(length * LONGEST_TRANSIENT)
+        if own and not shared:
+            fault.wrong = _unit(_seed(key, KIND, unit, episode), counter, stream) < regime.wrong
+    prior = table.graphs[g].risk
+    if scenario:
+        me.risk = me.risk_alarm = prior >= 0.5
+        return
+    me.risk = to_unit(fold(fold(fold(key, unit), episode), RISK_STREAM)) < prior
+    signal = to_unit(fold(_seed(key, RISK_SIGNAL, unit, episode), RISK_STREAM))
+    me.risk_alarm = signal < (RISK_DETECTION if me.risk else RISK_FALSE_ALARM)
+
+
+@kernel
+def _seed(key: np.uint64, what: np.uint64, unit: np.uint64, episode: np.uint64) -> np.uint64:
+    return fold(fold(fold(key, what), unit), episode)
+
+
+@kernel
+def _unit(seed: np.uint64, counter: np.uint64, stream: np.uint64) -> float:
+    return to_unit(fold(fold(seed, counter), stream))
+
+
+@kernel
+def draw_all(
+    key: np.uint64,
+    unit: np.ndarray,
+    episode: np.ndarray,
+    table: GraphTable,
+    regimes: np.ndarray,
+    scenario: bool,
+    hazards: np.ndarray,
+    faults: np.ndarray,
+) -> None:
+    """`draw_faults` for all rows."""
+    for i in range(len(unit)):
+        draw_faults(key, np.uint64(unit[i]), np.uint64(episode[i]), table, regimes, scenario, hazards, faults, i)
+
+
+def faults_of(
+    key: np.uint64,
+    unit: np.ndarray,  # (M,) counters of slots
+    episode: np.ndarray,  # (M,) counters of episodes
+    table: GraphTable,
+    regimes: np.ndarray,  # (R,) records of `REGIME_NAMES`
+    graph: np.ndarray,  # (M,) row of the table
+    regime: np.ndarray,  # (M,) row of the regimes
+    scenario: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P(hard fault now) and P(wrong fault now) of every tool, (N, T) each: exact where faults hold all episode.
-
-    By Bayes' rule, provider by provider: its tools are independent given whether it is down. Transient and late faults
-    are weighed by the share of them that holds at `step`, whatever was seen of the tool before.
-    """
-    active = holding(regime, np.zeros(len(regime)) if step is None else step)
-    detection, false_alarm = _column(regime, "detection"), _column(regime, "false_alarm")
-    if_faulty = np.where(alarm, detection, 1 - detection)
-    if_healthy = np.where(alarm, false_alarm, 1 - false_alarm)
-    own = (1.0 - table.reliability) * _column(regime, "own") * active[:, None]
-    wrong_share = _column(regime, "wrong")
-    hard = own * (1 - wrong_share) * if_faulty * may_be_hard
-    wrong = own * wrong_share * if_faulty * may_be_wrong
-    total = hard + wrong + (1 - own) * if_healthy * may_be_healthy
-    together = if_faulty * may_be_hard  # likelihood where the provider is down
-    outage = table.provider_outage * _column(regime, "provider") * active[:, None]  # (N, P)
-    member = (table.provider[:, :, None] == np.arange(outage.shape[1])) & table.present[:, :, None]  # (N, T, P)
-    tiny = 1e-300
-    log_down = np.einsum("ntp,nt->np", member, np.log(np.maximum(together, tiny)))
-    log_up = np.einsum("ntp,nt->np", member, np.log(np.maximum(total, tiny)))
-    with np.errstate(divide="ignore"):
-        odds = np.log(outage) + log_down - np.log1p(-np.minimum(outage, 1 - 1e-12)) - log_up
-    down = 1.0 / (1.0 + np.exp(-np.clip(odds, -60, 60)))
-    down = np.where(outage > 0, down, 0.0)
-    of_tool = _of_provider(down, table.provider, 0.0)  # (N, T)
-    alone = 1.0 / np.maximum(total, tiny)
-    return of_tool + (1 - of_tool) * hard * alone, (1 - of_tool) * wrong * alone
+    """What is drawn in M episodes: faults, (M, T) records of `FAULT`, and (M,) records of `HAZARD`."""
+    hazards = records(len(unit), HAZARD)
+    hazards["graph"], hazards["regime"] = graph, regime
+    faults = records((len(unit), table.tools.shape[1]), FAULT)
+    counters = np.array(unit, np.int64), np.array(episode, np.int64)
+    arguments = (np.uint64(key), *counters, table, regimes, bool(scenario), hazards, faults)
+    bind(draw_all, *arguments)(*arguments)
+    return faults, hazards
 
 
-def holding(regime: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """(N,) share of an episode's faults that hold at `step` (N,)."""
-    late, transient = _column(regime, "late")[:, 0], _column(regime, "transient")[:, 0]
-    arrived = np.minimum(step / LATEST_ARRIVAL, 1.0)
-    lasting = np.maximum(1.0 - step / LONGEST_TRANSIENT, 0.0)
-    return np.asarray(1.0 - late - transient + late * arrived + transient * lasting)
+# -- what can be believed ---------------------------------------------------------------------------------------
 
 
-def still_down(regime: np.ndarray, seen: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """(N, T) probability that a hard fault seen at `seen` (N, T) holds at `step` (N,): transient ones pass."""
-    lasted = np.maximum(1.0 - seen / LONGEST_TRANSIENT, 0.0)
-    lasting = np.maximum(1.0 - step / LONGEST_TRANSIENT, 0.0)[:, None]
-    transient, late = _column(regime, "transient"), _column(regime, "late")
-    held = 1.0 - late - transient + late * np.minimum(seen / LATEST_ARRIVAL, 1.0) + transient * lasted
-    return np.asarray(1.0 - transient * np.maximum(lasted - lasting, 0.0) / np.maximum(held, 1e-12))
+@kernel
+def risk_belief(prior: float, alarm: bool) -> float:
+    """Probability that a task is risky, after its signal."""
+    risky = prior * (RISK_DETECTION if alarm else 1 - RISK_DETECTION)
+    safe = (1 - prior) * (RISK_FALSE_ALARM if alarm else 1 - RISK_FALSE_ALARM)
+    return risky / max(risky + safe, 1e-12)
 
 
-def _column(regime: np.ndarray, name: str) -> np.ndarray:
-    """(N, 1) one number of the regimes."""
-    return regime[:, REGIME_NAMES.index(name)][:, None]
+@kernel
+def is_restless(regime: Any) -> bool:
+    """Whether faults come and go, so that beliefs change by themselves."""
+    return regime.late > 0.0 or regime.transient > 0.0
 
 
-def _of_provider(values: np.ndarray, provider: np.ndarray, otherwise: float | bool) -> np.ndarray:
-    """Values (N, P) of each tool's provider, (N, T); `otherwise` for tools without one."""
-    taken = np.take_along_axis(values, np.maximum(provider, 0), axis=1)
-    return np.where(provider >= 0, taken, otherwise)
+@kernel
+def holding(regime: Any, step: float) -> float:
+    """Share of an episode's faults that hold at `step`."""
+    arrived = min(step / LATEST_ARRIVAL, 1.0)
+    lasting = max(1.0 - step / LONGEST_TRANSIENT, 0.0)
+    return 1.0 - regime.late - regime.transient + regime.late * arrived + regime.transient * lasting
 
 
-def _key(key: np.uint64, what: int) -> np.uint64:
-    """Another key for each kind of draw with the same counters."""
-    return np.uint64(hash_u64(key, what))
+@kernel
+def still_down(regime: Any, seen: float, step: float) -> float:
+    """Probability that a hard fault seen at step `seen` holds at `step`: transient ones pass."""
+    lasted = max(1.0 - seen / LONGEST_TRANSIENT, 0.0)
+    lasting = max(1.0 - step / LONGEST_TRANSIENT, 0.0)
+    arrived = min(seen / LATEST_ARRIVAL, 1.0)
+    held = 1.0 - regime.late - regime.transient + regime.late * arrived + regime.transient * lasted
+    return 1.0 - regime.transient * max(lasted - lasting, 0.0) / max(held, 1e-12)

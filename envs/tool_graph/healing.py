@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from rlroute.envs.tool_graph.dynamics import CONSULT, DEMOTE, ESCALATE, FINISH, FIRST_CALL
 from rlroute.envs.tool_graph.graph import ToolGraph, members
 from rlroute.envs.tool_graph.plans import Plan, cheapest_completion
+from rlroute.envs.tool_graph.transitions import CONSULT, DEMOTE, ESCALATE, FINISH, FIRST_CALL
 from rlroute.policies import Actions, Array, dynamics_of
 
 MOST_CALLS = 4  # of one tool: no fault is worth more patience
@@ -138,10 +138,10 @@ class SlotPolicy(ABC):
         self._executed, self._down = _masks(progress.executed), _masks(progress.known_down)
         self._bad = _masks(progress.known_bad | (wrong >= 0.5))
         self._unhealth = -np.log(np.clip(1.0 - hard - wrong, 1e-3, 1.0))
-        self._scale = d.w_cost / progress.table.cheapest_usd
-        self._own = self._scale[:, None] * progress.table.cost_usd
+        self._scale = d.w_cost / progress.cheapest_usd
+        self._own = self._scale[:, None] * progress.cost_usd
         self._risk = progress.risk_belief
-        self._goal, self._degraded = progress.goal(progress.goal_rank), progress.goal(progress.goal_rank + 1)
+        self._goal, self._degraded = progress.goal, progress.degraded
 
     def see(self, slot: int, kappa: float = 0.0) -> Sight:
         """What is seen of one slot; prices are in utility, with `kappa` times −log P(healthy) on top."""

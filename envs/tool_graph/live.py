@@ -10,24 +10,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
+from typing import Any, ClassVar
 
 import numpy as np
 
 from rlroute.envs.live import LiveEpisode
 from rlroute.envs.terms import ends
-from rlroute.envs.tool_graph.faults import REGIME_NAMES
+from rlroute.envs.tool_graph.costs import WAY
+from rlroute.envs.tool_graph.faults import REGIME_NAMES, regime_records
 from rlroute.envs.tool_graph.graph import ToolGraph, parse_graph, parse_yaml
-from rlroute.envs.tool_graph.observation import CONTEXT_ACTIONS, write_observation
-from rlroute.envs.tool_graph.progress import HEALTHY, Progress
+from rlroute.envs.tool_graph.observation import Sight, observe_goal, observe_progress, observe_terms
+from rlroute.envs.tool_graph.progress import (
+    HEALTHY,
+    TRACE,
+    Known,
+    add_call,
+    add_consultation,
+    believe_all,
+    clear,
+    demote,
+    hear,
+    hear_signal,
+    watch,
+    write_mask,
+)
 from rlroute.envs.tool_graph.table import GraphTable
+from rlroute.jit import records
 from rlroute.policy import TrainedPolicy
 from rlroute.router import Response
-
-ONE = np.zeros(1, np.int64)  # the only slot
 
 
 class ToolGraphLive(LiveEpisode):
     """A batch of one whose tools are called for real."""
+
+    slot_fields: ClassVar[dict[str, Any]] = TRACE
 
     @classmethod
     def check(cls, policy: TrainedPolicy) -> None:
@@ -40,7 +56,7 @@ class ToolGraphLive(LiveEpisode):
     def __init__(self, policy: TrainedPolicy, terms: Mapping[str, float | None]) -> None:
         super().__init__(policy, terms)
         self.graph: ToolGraph | None = None
-        self.progress: Progress | None = None
+        self.sight: Sight | None = None
         self._text = ""
         self._consulting = False
 
@@ -57,73 +73,71 @@ class ToolGraphLive(LiveEpisode):
             self._begin(text, features)
         elif text != self._text:
             raise ValueError("decide() got another graph: expected the one that the episode began with")
-        graph, progress = self._now
-        known = {"risk_alarm", "risk_prior", "risk"}
-        known |= {f"{kind}/{tool.name}" for kind in ("alarm", "health") for tool in graph.tools}
+        graph, known = self._now[0], self._now[1].known
+        names = {"risk_alarm", "risk_prior", "risk"}
+        names |= {f"{kind}/{tool.name}" for kind in ("alarm", "health") for tool in graph.tools}
         for name, value in features.items():
-            if name not in known:
-                raise ValueError(f"features has {name!r}: expected among {', '.join(sorted(known))}")
+            if name not in names:
+                raise ValueError(f"features has {name!r}: expected among {', '.join(sorted(names))}")
             if not 0 <= value <= 2:
                 raise ValueError(f"features[{name!r}]: found {value!r}, expected a number in [0, 2]")
-
-        def of_tools(kind: str) -> np.ndarray:
-            row = np.zeros((1, progress.table.present.shape[1]))
-            row[0, : graph.size] = [features.get(f"{kind}/{tool.name}", 0.0) for tool in graph.tools]
-            return row
-
         if self._consulting:
-            health = of_tools("health").astype(np.int64)
-            progress.consulted(ONE, health, np.array([int(features.get("risk", HEALTHY))]))
+            for t, tool in enumerate(graph.tools):
+                hear(known, 0, t, int(features.get(f"health/{tool.name}", HEALTHY)))
+            add_consultation(known, 0, int(features.get("risk", 0)))
             self._consulting = False
-        progress.alarm[:] = of_tools("alarm") > 0
-        progress.risk_alarm[:] = features.get("risk_alarm", 0.0) > 0
+        for t, tool in enumerate(graph.tools):
+            watch(known, 0, t, features.get(f"alarm/{tool.name}", 0.0) > 0)
+        hear_signal(known, 0, features.get("risk_alarm", 0.0) > 0)
 
     def _begin(self, text: str, features: Mapping[str, float]) -> None:
         graph = parse_graph(parse_yaml(text, "the text of decide()"), "the text of decide()")
         room = int(self.constants["num_tools"])
         if graph.size > room:
             raise ValueError(f"the graph has {graph.size} tools: expected at most {room}, what the policy has room for")
-        self.graph, self._text = graph, text
-        self.progress = Progress.start(GraphTable.of([graph], [float(features.get("risk_prior", 0.0))], room))
+        table = GraphTable.of([graph], [float(features.get("risk_prior", 0.0))], room)
+        table.put_latencies(self.l_ref)
+        regimes = regime_records(np.array([[self.constants[f"regime/{name}"] for name in REGIME_NAMES]]))
+        known = Known.nothing(self.slots, table, regimes)
         low, high = ends(self.arguments["model_cost"])
-        self.progress.model_cost[:] = np.sqrt(low * high)
-        self.progress.regime[:] = [self.constants[f"regime/{name}"] for name in REGIME_NAMES]
+        self.slots["model_cost"] = np.sqrt(low * high)
+        clear(known, 0)
+        mask = np.zeros((1, self.layout.num_actions), np.int8)
+        self.graph, self._text = graph, text
+        self.sight = Sight(known, records(room, WAY), mask, np.zeros((1, self.layout.size), np.float32))
 
     @property
-    def _now(self) -> tuple[ToolGraph, Progress]:
-        if self.graph is None or self.progress is None:
+    def _now(self) -> tuple[ToolGraph, Sight]:
+        if self.graph is None or self.sight is None:
             raise RuntimeError("no graph yet: expected decide() first")
-        return self.graph, self.progress
-
-    def callable(self) -> np.ndarray:
-        """(1, num_tools) bool: joins satisfied, and the price within the budget."""
-        progress = self._now[1]
-        return progress.callable & (progress.call_cost_usd <= self.usd_left[:, None])
+        return self.graph, self.sight
 
     def action_mask(self) -> np.ndarray:
-        progress = self._now[1]
-        context = np.ones((1, len(CONTEXT_ACTIONS)), np.int8)
-        context[:, CONTEXT_ACTIONS.index("consult")] = progress.model_calls < self.terms.budget_calls
-        context[:, CONTEXT_ACTIONS.index("demote")] = progress.goal(progress.goal_rank + 1) >= 0
-        return np.concatenate([context, self.callable().astype(np.int8)], axis=1)
+        """(1, num_actions) int8."""
+        sight = self._now[1]
+        write_mask(sight.known, 0, sight.mask)
+        return sight.mask
 
     def observe(self) -> np.ndarray:
         """(1, layout.size) float32."""
-        out = np.empty((1, self.layout.size), np.float32)
-        write_observation(out, self.layout, self._now[1], self.terms, self.usd_left, self.callable(), self.l_ref)
-        return out
+        sight = self._now[1]
+        write_mask(sight.known, 0, sight.mask)
+        believe_all(sight.known, 0)
+        observe_terms(sight, 0)
+        observe_goal(sight, 0)
+        observe_progress(sight, 0)
+        return sight.seen.copy()
 
     def taken(self, action: str, choice: int | None) -> float:
         """Consult, demote, escalate and finish cost no USD of their own."""
         self._consulting = action == "consult"
         if action == "demote":
-            self._now[1].demoted(ONE)
+            demote(self._now[1].known, 0)
         return 0.0
 
     def record(self, choice: int, response: Response) -> float:
         """A call came back; it costs what was recorded, else what the graph says."""
-        progress = self._now[1]
-        cost = float(progress.call_cost_usd[0, choice]) if response.cost_usd is None else response.cost_usd
-        succeeded = np.array([response.error is None])
-        progress.called(ONE, np.array([choice]), succeeded, np.array([cost]))
-        return self.pay(cost)
+        known = self._now[1].known
+        price = float(known.tools[0, choice].call_cost_usd)
+        add_call(known, 0, choice, response.error is None)
+        return self.pay(price if response.cost_usd is None else response.cost_usd)

@@ -2,148 +2,238 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 
 from rlroute.envs import observing
 from rlroute.envs.observing import money_feature, penalty_feature, weight_feature
-from rlroute.envs.terms import Terms
-from rlroute.envs.tool_graph.costs import BLOCKED, ways_through
+from rlroute.envs.tool_graph.costs import BLOCKED, find_ways
 from rlroute.envs.tool_graph.faults import REGIME_NAMES
-from rlroute.envs.tool_graph.progress import Progress
+from rlroute.envs.tool_graph.progress import LEAST_HEALTH, Known
+from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
 
 CONTEXT_ACTIONS = ("consult", "demote", "escalate", "finish")
 CHOICE_ACTIONS = ("call",)
+FIRST_CALL_ACTION = len(CONTEXT_ACTIONS)
 MANY_MODEL_CALLS = 7.0
 WAY_CEILING = 4.0
-LEAST_HEALTH = 1e-3  # a tool believed to be less healthy than this blocks a way
 
-# What is written even where an observation holds the row of its task instead of what the graph is like.
-DYNAMIC = ("callable", "executed", "known_down", "alarm")
+MODEL_COST_FEATURE = Feature("model_cost", "utility lost by a consultation", 0, 1)
+MODEL_CALLS_FEATURE = Feature("model_calls", "share of 7")
+STEPS_FEATURE = Feature("steps", "actions / 4 · tools", 0, 1)
+RISK_FEATURE = Feature("risk", "probability that irreversible effects do harm")
+SEEN = (observing.CALLABLE, Feature("executed", "flag"), Feature("known_down", "flag"), Feature("alarm", "flag"))
+CONTEXT = (
+    observing.COST_WEIGHT,
+    observing.LATENCY_WEIGHT,
+    observing.SPENT,
+    observing.USD_LEFT,
+    observing.USD_CAPPED,
+    MODEL_COST_FEATURE,
+    MODEL_CALLS_FEATURE,
+    STEPS_FEATURE,
+    RISK_FEATURE,
+    Feature("calls_left", "model calls in the budget, share of 7"),
+    Feature("goal_value", "of the current goal"),
+    Feature("goal_executed", "flag"),
+    Feature("doubt", "probability that some executed tool gave a bad output"),
+    Feature("way", "price of the cheapest way to the goal", 0, WAY_CEILING),
+    Feature("degraded_way", "the same to the next degraded goal", 0, WAY_CEILING),
+    Feature("can_demote", "flag"),
+    Feature("blocked", "flag: no way to the goal is open"),
+    *(Feature(f"regime_{name}", "see faults.Regime") for name in REGIME_NAMES),
+)
+CHOICE = (
+    Feature("present", "flag"),
+    observing.WEIGHTED_PRICE,
+    observing.LATENCY,
+    *SEEN,
+    Feature("healthy", "probability"),
+    Feature("wrong", "probability of a bad output"),
+    Feature("effect", "1/2 irreversible, 1 done before"),
+    Feature("goal", "1 the current goal, 1/2 the next degraded one"),
+    Feature("through", "price of the cheapest way to the goal through it", 0, WAY_CEILING),
+    Feature("on_way", "flag: on the cheapest way"),
+)
+# Their places: in the context, and in a block.
+COST_WEIGHT, LATENCY_WEIGHT, SPENT, USD_LEFT, USD_CAPPED, MODEL_COST, MODEL_CALLS, STEPS, RISK = range(9)
+CALLS_LEFT, GOAL_VALUE, GOAL_EXECUTED, DOUBT, WAY, DEGRADED_WAY, CAN_DEMOTE, WAY_BLOCKED, REGIME = range(9, 18)
+PRESENT, WEIGHTED_PRICE, LATENCY, CALLABLE, EXECUTED, KNOWN_DOWN, ALARM = range(7)
+HEALTHY, WRONG, EFFECT, GOAL, THROUGH, ON_WAY = range(7, 13)
+CONTEXT_SIZE, BLOCK_SIZE = len(CONTEXT), len(CHOICE)
+
+INDEX_CONTEXT = (
+    observing.ROW,
+    observing.COST_WEIGHT,
+    observing.LATENCY_WEIGHT,
+    observing.USD_LEFT,
+    MODEL_COST_FEATURE,
+    MODEL_CALLS_FEATURE,
+    STEPS_FEATURE,
+    RISK_FEATURE,
+    Feature("goal_rank", "demotions / 4", 0, 1),
+)
+INDEX_SIZE, INDEX_BLOCK = len(INDEX_CONTEXT), len(SEEN)
 
 
 def make_layout(num_tools: int, index: bool = False) -> Layout:
-    """The observation of ToolGraph for graphs of up to `num_tools`."""
-    context: tuple[Feature, ...] = (
-        observing.COST_WEIGHT,
-        observing.LATENCY_WEIGHT,
-        observing.SPENT,
-        observing.USD_LEFT,
-        observing.USD_CAPPED,
-        Feature("model_cost", "utility lost by a consultation", 0, 1),
-        Feature("model_calls", "share of 7"),
-        Feature("steps", "actions / 4 · tools", 0, 1),
-        Feature("risk", "probability that irreversible effects do harm"),
-        Feature("calls_left", "model calls in the budget, share of 7"),
-        Feature("goal_value", "of the current goal"),
-        Feature("goal_executed", "flag"),
-        Feature("doubt", "probability that some executed tool gave a bad output"),
-        Feature("way", "price of the cheapest way to the goal", 0, WAY_CEILING),
-        Feature("degraded_way", "the same to the next degraded goal", 0, WAY_CEILING),
-        Feature("can_demote", "flag"),
-        Feature("blocked", "flag: no way to the goal is open"),
-    )
-    choice: tuple[Feature, ...] = (
-        Feature("present", "flag"),
-        observing.WEIGHTED_PRICE,
-        observing.LATENCY,
-        observing.CALLABLE,
-        Feature("executed", "flag"),
-        Feature("known_down", "flag"),
-        Feature("alarm", "flag"),
-        Feature("healthy", "probability"),
-        Feature("wrong", "probability of a bad output"),
-        Feature("effect", "1/2 irreversible, 1 done before"),
-        Feature("goal", "1 the current goal, 1/2 the next degraded one"),
-        Feature("through", "price of the cheapest way to the goal through it", 0, WAY_CEILING),
-        Feature("on_way", "flag: on the cheapest way"),
-    )
-    if index:
-        context = (observing.ROW, *context)
-        choice = tuple(feature for feature in choice if feature.name in DYNAMIC)
-    else:
-        context = (*context, *(Feature(f"regime_{name}", "see faults.Regime") for name in REGIME_NAMES))
+    """The observation of ToolGraph for graphs of up to `num_tools`; with `index` only what its row does not tell."""
+    context, choice = (INDEX_CONTEXT, SEEN) if index else (CONTEXT, CHOICE)
     return Layout(context, choice, num_tools, CONTEXT_ACTIONS, CHOICE_ACTIONS)
 
 
-def way_price(progress: Progress, terms: Terms, hard: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """(N, T) price of executing a tool, in utility: weighted cost − log P(healthy), and expected harm of an effect.
+class Sight(NamedTuple):
+    """What observations are made of, and made in."""
 
-    The sum along a way is what it costs plus −log of the probability that nothing on it is faulty. Tools that would
-    repeat a side effect, or are known not to help, are `BLOCKED`.
-    """
-    table = progress.table
-    cost = terms.cost_weight[:, None] * progress.call_cost_usd / table.cheapest_usd[:, None]
-    healthy = 1.0 - hard - wrong
-    harm = progress.risk_belief[:, None] * (table.effect >= 0)
-    price = cost - np.log(np.maximum(healthy, LEAST_HEALTH)) + harm
-    shut = ~table.present | progress.effect_done | progress.known_bad | (healthy < LEAST_HEALTH)
-    return np.where(shut, BLOCKED, price)
+    known: Known
+    ways: np.ndarray  # (T,) records of `costs.WAY`, for working them out
+    mask: np.ndarray  # (N, num_actions) int8, 1 legal
+    seen: np.ndarray  # (N, layout.size) float32, the observations
 
 
-def write_observation(
-    out: np.ndarray,
-    layout: Layout,
-    progress: Progress,
-    terms: Terms,
-    usd_left: np.ndarray,  # (N,)
-    callable_now: np.ndarray,  # (N, T) bool: joins satisfied and affordable
-    l_ref: float,
-    row: np.ndarray | None = None,  # (N,) of the state, with obs="index"
-) -> None:
-    """Fill `out`, float32 of shape (N, layout.size). Replay and live loops both observe through this function."""
-    table = progress.table
-    num_envs, num_tools = table.present.shape
-    cheapest = table.cheapest_usd
-    hard, wrong = progress.beliefs
-    doubted = np.where(progress.executed, wrong, 0.0)
-    sound = progress.executed & (doubted < 0.5)
-    price = way_price(progress, terms, hard, wrong)
-    goal, degraded = progress.goal(progress.goal_rank), progress.goal(progress.goal_rank + 1)
-    ways = ways_through(table, price, sound, np.stack([goal, degraded], axis=1))  # (N, T, 2)
-    through = ways[:, :, 0]
-    way, degraded_way = ways.min(axis=1).T
-    rows = np.arange(num_envs)
-    tools = np.arange(num_tools)
-    blocks = {
-        "present": table.present,
-        "weighted_price": penalty_feature(terms.cost_weight[:, None], progress.call_cost_usd, cheapest[:, None]),
-        "latency": money_feature(table.latency_s, l_ref),
-        "callable": callable_now,
-        "executed": progress.executed,
-        "known_down": progress.known_down,
-        "alarm": progress.alarm & table.present,
-        "healthy": np.clip(1.0 - hard - wrong, 0.0, 1.0),
-        "wrong": np.clip(wrong, 0.0, 1.0),
-        "effect": np.where(table.effect < 0, 0.0, np.where(progress.effect_done, 1.0, 0.5)),
-        "goal": np.where(tools == goal[:, None], 1.0, np.where(tools == degraded[:, None], 0.5, 0.0)),
-        "through": np.minimum(through, WAY_CEILING),
-        "on_way": (through <= way[:, None] + 1e-9) & (way < BLOCKED)[:, None] & ~sound,
-    }
-    regime = () if row is not None else tuple(progress.regime.T)
-    observing.write_features(
-        out,
-        layout,
-        static=() if row is None else (row[:, None],),
-        context=(
-            weight_feature(terms.cost_weight),
-            weight_feature(terms.latency_weight),
-            penalty_feature(terms.cost_weight, progress.spent_usd, cheapest),
-            money_feature(usd_left / cheapest, 1.0),
-            np.isfinite(usd_left),
-            np.minimum(progress.model_cost, 1.0),
-            np.minimum(progress.model_calls / MANY_MODEL_CALLS, 1.0),
-            np.minimum(progress.steps / (4.0 * num_tools), 1.0),
-            progress.risk_belief,
-            np.minimum((terms.budget_calls - progress.model_calls) / MANY_MODEL_CALLS, 1.0),
-            progress.goal_value(progress.goal_rank),
-            progress.executed[rows, goal],
-            1.0 - np.prod(1.0 - doubted, axis=1),
-            np.minimum(way, WAY_CEILING),
-            np.minimum(degraded_way, WAY_CEILING),
-            degraded >= 0,
-            way >= BLOCKED,
-            *regime,
-        ),
-        blocks=[np.where(table.present, blocks[feature.name], 0.0) for feature in layout.choice],
+@kernel
+def observe_terms(sight: Sight, i: int) -> None:
+    """Fill what stays as it is all through episode `i`: weights and prices, the regime, constants of the tools."""
+    known, out = sight.known, sight.seen
+    me, table = known.slots[i], known.table
+    regime = known.regimes[me.regime]
+    out[i, COST_WEIGHT] = weight_feature(me.cost_weight)
+    out[i, LATENCY_WEIGHT] = weight_feature(me.latency_weight)
+    out[i, USD_CAPPED] = math.isfinite(me.budget_usd)
+    out[i, MODEL_COST] = min(me.model_cost, 1.0)
+    out[i, REGIME], out[i, REGIME + 1], out[i, REGIME + 2] = regime.provider, regime.own, regime.wrong
+    out[i, REGIME + 3], out[i, REGIME + 4] = regime.transient, regime.late
+    out[i, REGIME + 5], out[i, REGIME + 6] = regime.detection, regime.false_alarm
+    size = table.graphs[me.graph].num_tools
+    for t in range(size):
+        block = CONTEXT_SIZE + t * BLOCK_SIZE
+        out[i, block + PRESENT], out[i, block + LATENCY] = 1.0, table.tools[me.graph, t].latency
+    for k in range(CONTEXT_SIZE + size * BLOCK_SIZE, out.shape[1]):
+        out[i, k] = 0.0
+
+
+@kernel
+def observe_progress(sight: Sight, i: int) -> None:
+    """Fill all that steps change. Replay and live loops both observe through this function."""
+    known, ways, out = sight.known, sight.ways, sight.seen
+    me, table = known.slots[i], known.table
+    g, graph = me.graph, table.graphs[me.graph]
+    doubtless = price_tools(known, ways, i)
+    find_ways(table, g, ways, me.goal)
+    way = min(ways[me.goal].reach, BLOCKED)
+    out[i, SPENT] = penalty_feature(me.cost_weight, me.cost_usd, graph.cheapest_usd)
+    out[i, USD_LEFT] = money_feature(me.usd_left / graph.cheapest_usd, 1.0)
+    out[i, MODEL_CALLS] = min(me.model_calls / MANY_MODEL_CALLS, 1.0)
+    out[i, RISK] = me.risk_belief
+    out[i, CALLS_LEFT] = min((me.budget_calls - me.model_calls) / MANY_MODEL_CALLS, 1.0)
+    out[i, GOAL_VALUE] = table.goals[g, me.goal_rank].value
+    out[i, GOAL_EXECUTED] = known.tools[i, me.goal].executed
+    out[i, DOUBT] = 1.0 - doubtless
+    out[i, WAY] = min(way, WAY_CEILING)
+    out[i, DEGRADED_WAY] = min(ways[me.degraded].reach, WAY_CEILING) if me.degraded >= 0 else WAY_CEILING
+    out[i, CAN_DEMOTE] = me.degraded >= 0
+    out[i, WAY_BLOCKED] = way >= BLOCKED
+    observe_steps(sight, i)
+    for t in range(graph.num_tools):
+        through, block = ways[t].through, CONTEXT_SIZE + t * BLOCK_SIZE
+        out[i, block + THROUGH] = min(through, WAY_CEILING)
+        out[i, block + ON_WAY] = through <= way + 1e-9 and way < BLOCKED and not ways[t].done
+        if known.tools[i, t].stale:
+            observe_tool(sight, i, t, block)
+
+
+@kernel
+def observe_tool(sight: Sight, i: int, t: int, block: int) -> None:
+    """Fill what is known of tool `t` by itself, from place `block` on."""
+    known, out = sight.known, sight.seen
+    me, tool, table = known.slots[i], known.tools[i, t], known.table
+    tool.stale = False
+    out[i, block + WEIGHTED_PRICE] = penalty_feature(
+        me.cost_weight, tool.call_cost_usd, table.graphs[me.graph].cheapest_usd
     )
+    out[i, block + CALLABLE] = sight.mask[i, FIRST_CALL_ACTION + t]
+    out[i, block + EXECUTED], out[i, block + KNOWN_DOWN], out[i, block + ALARM] = (
+        tool.executed,
+        tool.known_down,
+        tool.alarm,
+    )
+    out[i, block + HEALTHY] = min(max(1.0 - tool.hard - tool.wrong, 0.0), 1.0)
+    out[i, block + WRONG] = min(max(tool.wrong, 0.0), 1.0)
+    effect = 0.5 if table.tools[me.graph, t].effect >= 0 else 0.0
+    out[i, block + EFFECT] = 2.0 * effect if tool.effect_done else effect
+
+
+@kernel
+def observe_goal(sight: Sight, i: int) -> None:
+    """Fill which tools are the goal and the next degraded one."""
+    me, out = sight.known.slots[i], sight.seen
+    for t in range(sight.known.table.graphs[me.graph].num_tools):
+        out[i, CONTEXT_SIZE + t * BLOCK_SIZE + GOAL] = 0.0
+    if me.degraded >= 0:
+        out[i, CONTEXT_SIZE + me.degraded * BLOCK_SIZE + GOAL] = 0.5
+    out[i, CONTEXT_SIZE + me.goal * BLOCK_SIZE + GOAL] = 1.0
+
+
+@kernel
+def observe_steps(sight: Sight, i: int) -> None:
+    """Fill what changes even where nothing was learnt."""
+    known = sight.known
+    sight.seen[i, STEPS] = min(known.slots[i].steps / (4.0 * known.tools.shape[1]), 1.0)
+
+
+@kernel
+def price_tools(known: Known, ways: np.ndarray, i: int) -> float:
+    """Fill `price` and `done` of the `ways`; returns the probability that all executed tools gave good outputs.
+
+    The price of executing a tool is in utility: weighted cost − log P(healthy), and expected harm of an effect. The sum
+    along a way is what it costs plus −log of the probability that nothing on it is faulty. Tools that would repeat a
+    side effect, or are known not to help, are `BLOCKED`.
+    """
+    me, doubtless = known.slots[i], 1.0
+    g = me.graph
+    scale = me.cost_weight / known.table.graphs[g].cheapest_usd
+    for t in range(known.table.graphs[g].num_tools):
+        tool, way = known.tools[i, t], ways[t]
+        if tool.executed:
+            doubtless *= 1.0 - tool.wrong
+        way.done = tool.executed and tool.wrong < 0.5
+        if tool.effect_done or tool.known_bad or 1.0 - tool.hard - tool.wrong < LEAST_HEALTH:
+            way.price = BLOCKED
+        else:
+            harm = me.risk_belief if known.table.tools[g, t].effect >= 0 else 0.0
+            way.price = scale * tool.call_cost_usd + tool.unhealth + harm
+    return doubtless
+
+
+@kernel
+def observe_index(sight: Sight, i: int) -> None:
+    """Fill an observation that holds the row of the state in place of what the graph is like."""
+    known, out = sight.known, sight.seen
+    me = known.slots[i]
+    graph = known.table.graphs[me.graph]
+    out[i, 0] = me.state
+    out[i, 3] = money_feature(me.usd_left / graph.cheapest_usd, 1.0)
+    out[i, 5] = min(me.model_calls / MANY_MODEL_CALLS, 1.0)
+    out[i, 6] = min(me.steps / (4.0 * known.tools.shape[1]), 1.0)
+    out[i, 7] = me.risk_belief
+    out[i, 8] = min(me.goal_rank / 4.0, 1.0)
+    for t in range(graph.num_tools):
+        tool, block = known.tools[i, t], INDEX_SIZE + t * INDEX_BLOCK
+        if tool.stale:
+            tool.stale = False
+            out[i, block] = sight.mask[i, FIRST_CALL_ACTION + t]
+            out[i, block + 1], out[i, block + 2], out[i, block + 3] = tool.executed, tool.known_down, tool.alarm
+
+
+@kernel
+def observe_index_terms(sight: Sight, i: int) -> None:
+    """Fill what stays as it is all through episode `i` beside its row."""
+    known, out = sight.known, sight.seen
+    me = known.slots[i]
+    out[i, 1], out[i, 2] = weight_feature(me.cost_weight), weight_feature(me.latency_weight)
+    out[i, 4] = min(me.model_cost, 1.0)
+    for k in range(INDEX_SIZE + known.table.graphs[me.graph].num_tools * INDEX_BLOCK, out.shape[1]):
+        out[i, k] = 0.0

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from rlroute.envs.tool_graph.dynamics import CONSULT, DEMOTE, ESCALATE, FINISH, FIRST_CALL
 from rlroute.envs.tool_graph.graph import ToolGraph
 from rlroute.envs.tool_graph.healing import HealingRouter, Knobs, PaperHealing, SlotPolicy, plan_from
 from rlroute.envs.tool_graph.plans import INFINITE, cheapest_completion
+from rlroute.envs.tool_graph.transitions import CONSULT, DEMOTE, ESCALATE, FINISH, FIRST_CALL
 from rlroute.policies import Actions, Array, Policy
 
 

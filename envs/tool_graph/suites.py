@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rlroute.envs.tool_graph.faults import Faults
 from rlroute.envs.tool_graph.graph import GraphError, ToolGraph
 from rlroute.envs.tool_graph.table import GraphTable
 from rlroute.splits import SPLITS, split_groups
@@ -34,10 +33,6 @@ class Task:
     text: str
     risk: float = 0.0  # prior probability that irreversible effects do harm
     down: tuple[str, ...] | None = None  # tools that are down, hidden; None: outages are drawn
-
-    def impose(self, faults: Faults, row: int) -> None:
-        """Make `down` and the risk, if it is likelier than not, the hidden state of a row of `faults`."""
-        faults.impose(row, [self.graph.index[name] for name in self.down or ()], risk=self.risk >= 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +81,9 @@ class Suite:
 
     def table(self, num_tools: int) -> GraphTable:
         """All tasks as padded arrays, one row a task."""
-        return GraphTable.of([task.graph for task in self.tasks], [task.risk for task in self.tasks], num_tools)
+        tasks = self.tasks
+        risk, down = [task.risk for task in tasks], [task.down or () for task in tasks]
+        return GraphTable.of([task.graph for task in tasks], risk, num_tools, down)
 
     def splits(self, salt: int = 0) -> np.ndarray:
         """Split of every state, int8 (S,): 0 train, 1 val, 2 test."""

@@ -1,113 +1,120 @@
-"""Graphs as padded arrays, one row a slot: what the dynamics, beliefs and observations compute with."""
+"""Graphs as tables, one row a graph: what kernels look up of the graph that an episode is played on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlroute.envs.observing import money_feature
 from rlroute.envs.tool_graph.graph import ToolGraph
 from rlroute.envs.tool_graph.plans import cheapest_completion
+from rlroute.jit import records
 
 NO_GOAL = -1
+NO_TOOL = -1
+
+GRAPH: dict[str, Any] = {
+    "num_tools": np.int64,  # those of a row beyond them are padding
+    "cheapest_usd": np.float64,  # cost of the cheapest outage-free completion of the goal
+    "risk": np.float64,  # prior probability that irreversible effects do harm
+}
+TOOL: dict[str, Any] = {
+    "cost_usd": np.float64,  # of its own, without edges
+    "first_cost_usd": np.float64,  # of a call before any input was executed: by the cheapest edge (`any`) or all
+    "latency_s": np.float64,
+    "latency": np.float64,  # as observed
+    "own_fault": np.float64,  # 1 − reliability
+    "outage": np.float64,  # probability that its provider is down, 0 without one
+    "effect": np.int16,  # number of its side effect, −1 none
+    "provider": np.int16,  # −1 none
+    "sibling": np.int16,  # the next tool of its provider, after the last the first; itself where it is alone
+    "num_inputs": np.int16,
+    "num_outputs": np.int16,
+    "needed": np.int16,  # inputs that have to be executed before it can be called
+    "joins_all": np.bool_,
+    "leads": np.bool_,  # the first tool of its provider, or alone
+    "down": np.bool_,  # in the scenario of this task
+}
+GOAL: dict[str, Any] = {"tool": np.int64, "value": np.float64}
+EDGE: dict[str, Any] = {"tool": np.int64, "usd": np.float64}
 
 
-@dataclass
-class GraphTable:
-    """N graphs with up to T tools, P providers and L goals. Tools are in topological order, padding comes last."""
+class GraphTable(NamedTuple):
+    """G graphs of up to T tools, P providers and L goals. Tools are in topological order, padding comes last."""
 
-    present: np.ndarray  # (N, T) bool
-    cost_usd: np.ndarray  # (N, T)
-    latency_s: np.ndarray  # (N, T)
-    reliability: np.ndarray  # (N, T)
-    edge_usd: np.ndarray  # (N, T, T) of calling t after p; 0 where p is no predecessor of t
-    least_edge_usd: np.ndarray  # (N, T) of the cheapest edge to each tool, 0 where there is none
-    all_edges_usd: np.ndarray  # (N, T) of all edges to each tool
-    before: np.ndarray  # (N, T, T) bool: p is a predecessor of t
-    num_before: np.ndarray  # (N, T)
-    inputs: np.ndarray  # (N, T, K) predecessors of each tool, T where there are fewer
-    outputs: np.ndarray  # (N, T, K) successors, likewise
-    joins_all: np.ndarray  # (N, T) bool
-    effect: np.ndarray  # (N, T) number of the side effect, −1 none
-    provider: np.ndarray  # (N, T) −1 none
-    provider_outage: np.ndarray  # (N, P) probability
-    goal: np.ndarray  # (N, L) tool, −1 where there are fewer goals
-    goal_value: np.ndarray  # (N, L)
-    cheapest_usd: np.ndarray  # (N,) cost of the cheapest outage-free completion of the goal
-    risk: np.ndarray  # (N,) prior probability that irreversible effects do harm
+    graphs: np.ndarray  # (G,) records of `GRAPH`
+    tools: np.ndarray  # (G, T) records of `TOOL`
+    goals: np.ndarray  # (G, L + 1) records of `GOAL`; NO_GOAL after the last
+    outages: np.ndarray  # (G, P) probability that a provider is down
+    inputs: np.ndarray  # (G, T, K) predecessors of each tool, NO_TOOL where there are fewer
+    outputs: np.ndarray  # (G, T, K) records of `EDGE`: successors, likewise
 
     @classmethod
-    def of(cls, graphs: Sequence[ToolGraph], risk: Sequence[float], num_tools: int) -> GraphTable:
-        """The table of `graphs`, padded to `num_tools`."""
-        n, t = len(graphs), num_tools
-        num_providers = max(1, *(len(graph.provider_outage) for graph in graphs))
-        num_goals = max(len(graph.goals) for graph in graphs)
+    def of(
+        cls, graphs: Sequence[ToolGraph], risk: Sequence[float], num_tools: int, down: Sequence[Sequence[str]] = ()
+    ) -> GraphTable:
+        """The table of `graphs`, padded to `num_tools`; `down` names tools of each that are down in its scenario."""
+        shape = len(graphs), num_tools
         edges_of = [np.isfinite(graph.edge_cost_usd) for graph in graphs]
         most_inputs = max(1, *(int(edges.sum(axis=1).max()) for edges in edges_of))
         most_outputs = max(1, *(int(edges.sum(axis=0).max()) for edges in edges_of))
         table = cls(
-            present=np.zeros((n, t), bool),
-            cost_usd=np.zeros((n, t)),
-            latency_s=np.zeros((n, t)),
-            reliability=np.ones((n, t)),
-            edge_usd=np.zeros((n, t, t)),
-            least_edge_usd=np.zeros((n, t)),
-            all_edges_usd=np.zeros((n, t)),
-            before=np.zeros((n, t, t), bool),
-            num_before=np.zeros((n, t), np.int64),
-            inputs=np.full((n, t, most_inputs), t),
-            outputs=np.full((n, t, most_outputs), t),
-            joins_all=np.zeros((n, t), bool),
-            effect=np.full((n, t), -1),
-            provider=np.full((n, t), -1),
-            provider_outage=np.zeros((n, num_providers)),
-            goal=np.full((n, num_goals), NO_GOAL),
-            goal_value=np.zeros((n, num_goals)),
-            cheapest_usd=np.ones(n),
-            risk=np.asarray(risk, np.float64),
+            graphs=records(len(graphs), GRAPH),
+            tools=records(shape, TOOL),
+            goals=records((len(graphs), 1 + max(len(graph.goals) for graph in graphs)), GOAL),
+            outages=np.zeros((len(graphs), max(1, *(len(graph.provider_outage) for graph in graphs)))),
+            inputs=np.full((*shape, most_inputs), NO_TOOL),
+            outputs=records((*shape, most_outputs), EDGE),
         )
-        for i, graph in enumerate(graphs):
-            size = graph.size
-            edges = graph.edge_cost_usd
-            table.present[i, :size] = True
-            table.cost_usd[i, :size] = [tool.cost_usd for tool in graph.tools]
-            table.latency_s[i, :size] = [tool.latency_s for tool in graph.tools]
-            table.reliability[i, :size] = [tool.reliability for tool in graph.tools]
-            table.before[i, :size, :size] = np.isfinite(edges)
-            table.edge_usd[i, :size, :size] = np.where(np.isfinite(edges), edges, 0.0)
-            table.all_edges_usd[i, :size] = table.edge_usd[i, :size].sum(axis=1)
-            least = edges.min(axis=1)
-            table.least_edge_usd[i, :size] = np.where(np.isfinite(least), least, 0.0)
-            table.num_before[i, :size] = np.isfinite(edges).sum(axis=1)
-            for tool in range(size):
-                before, after = np.flatnonzero(edges_of[i][tool]), np.flatnonzero(edges_of[i][:, tool])
-                table.inputs[i, tool, : len(before)], table.outputs[i, tool, : len(after)] = before, after
-            table.joins_all[i, :size] = [tool.join == "all" for tool in graph.tools]
-            table.effect[i, :size] = graph.effect
-            table.provider[i, :size] = graph.provider
-            table.provider_outage[i, : len(graph.provider_outage)] = list(graph.provider_outage.values())
-            for rank, goal in enumerate(graph.goals):
-                table.goal[i, rank], table.goal_value[i, rank] = goal.tool, goal.value
+        table.goals["tool"], table.outputs["tool"] = NO_GOAL, NO_TOOL
+        table.tools["effect"] = table.tools["provider"] = NO_TOOL
+        table.tools["sibling"], table.tools["leads"] = np.arange(num_tools), True
+        for g, graph in enumerate(graphs):
             plan = cheapest_completion(graph, graph.goals[0].tool)
             assert plan is not None, "checked when the graph was parsed"
-            table.cheapest_usd[i] = plan.cost
+            table.graphs[g] = graph.size, plan.cost, risk[g]
+            table.outages[g, : len(graph.provider_outage)] = list(graph.provider_outage.values())
+            for rank, goal in enumerate(graph.goals):
+                table.goals[g, rank] = goal.tool, goal.value
+            table._fill_tools(g, graph)
+            table._link(g, graph.edge_cost_usd)
+        for g, names in enumerate(down):
+            table.tools["down"][g, [graphs[g].index[name] for name in names]] = True
         return table
 
-    def rows(self, index: np.ndarray) -> GraphTable:
-        """The table of the graphs `index`, one row each."""
-        return GraphTable(*(getattr(self, field.name)[index] for field in fields(self)))
+    def _fill_tools(self, g: int, graph: ToolGraph) -> None:
+        tools, edges = self.tools[g, : graph.size], graph.edge_cost_usd
+        exists = np.isfinite(edges)
+        tools["cost_usd"] = [tool.cost_usd for tool in graph.tools]
+        tools["latency_s"] = [tool.latency_s for tool in graph.tools]
+        tools["own_fault"] = 1.0 - np.array([tool.reliability for tool in graph.tools])
+        tools["joins_all"] = [tool.join == "all" for tool in graph.tools]
+        tools["effect"], tools["provider"] = graph.effect, graph.provider
+        tools["num_inputs"], tools["num_outputs"] = exists.sum(axis=1), exists.sum(axis=0)
+        tools["needed"] = np.where(tools["joins_all"], tools["num_inputs"], np.minimum(tools["num_inputs"], 1))
+        least = np.where(exists.any(axis=1), edges.min(axis=1), 0.0)
+        every = np.where(exists, edges, 0.0).sum(axis=1)
+        tools["first_cost_usd"] = tools["cost_usd"] + np.where(tools["joins_all"], every, least)
+        for provider, outage in enumerate(graph.provider_outage.values()):
+            members = np.flatnonzero(graph.provider == provider)
+            tools["outage"][members], tools["leads"][members[1:]] = outage, False
+            tools["sibling"][members] = np.roll(members, -1)
 
-    def put(self, which: np.ndarray, rows: GraphTable) -> None:
-        """Overwrite the rows `which`."""
-        for field in fields(self):
-            getattr(self, field.name)[which] = getattr(rows, field.name)
+    def _link(self, g: int, edge_usd: np.ndarray) -> None:
+        for t in range(len(edge_usd)):
+            before, after = (np.flatnonzero(np.isfinite(usd)) for usd in (edge_usd[t], edge_usd[:, t]))
+            self.inputs[g, t, : len(before)] = before
+            self.outputs["tool"][g, t, : len(after)] = after
+            self.outputs["usd"][g, t, : len(after)] = edge_usd[after, t]
 
-    def holds(self, good: np.ndarray) -> np.ndarray:
-        """(N, T) bool: tools of `good` (executed, output not bad) whose inputs hold as well."""
-        held = np.zeros_like(good)
-        for t in range(good.shape[1]):
-            met = (self.before[:, t] & held).sum(axis=1)
-            enough = np.where(self.joins_all[:, t], met == self.num_before[:, t], met > 0)
-            held[:, t] = good[:, t] & (enough | (self.num_before[:, t] == 0))
-        return held
+    @property
+    def present(self) -> np.ndarray:
+        """(G, T) bool: no padding."""
+        return np.arange(self.tools.shape[1]) < self.graphs["num_tools"][:, None]
+
+    def put_latencies(self, l_ref: float) -> None:
+        """Fill what is observed of the latencies, in units of `l_ref` seconds."""
+        for g, t in zip(*np.nonzero(self.present), strict=True):
+            self.tools["latency"][g, t] = money_feature(self.tools["latency_s"][g, t], l_ref)

@@ -19,10 +19,10 @@ import numpy as np
 from paper_engine import paper_cells, play
 
 from rlroute.envs.contest import vector_env
-from rlroute.envs.tool_graph.dynamics import ESCALATE, FINISH
 from rlroute.envs.tool_graph.healing import HealingRouter, Knobs, PaperHealing
 from rlroute.envs.tool_graph.references import AtOnce, ReAct, StaticWorkflow, ToolChainAStar
 from rlroute.envs.tool_graph.suites import STATES, load_suite
+from rlroute.envs.tool_graph.transitions import ESCALATE, FINISH
 from rlroute.policies import Policy
 from rlroute.report import table, write_text
 from rlroute.rollout import rollout
