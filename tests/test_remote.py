@@ -146,12 +146,11 @@ def test_resources_taken_by_others_are_waited_for_and_then_refused(monkeypatch: 
 
     monkeypatch.setattr(checks, "PATIENCE_S", 1.0)
 
-    @ray.remote(num_cpus=2)
     class Taken:
         def ready(self) -> bool:
             return True
 
-    taken = Taken.remote()
+    taken = ray.remote(num_cpus=2)(Taken).remote()
     assert ray.get(taken.ready.remote())
     with pytest.raises(ValueError, match="needs 2 CPU, Ray has free 1"):
         config({"num_env_runners": 2}).build_algo()
