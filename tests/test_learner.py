@@ -113,7 +113,12 @@ def test_every_row_is_used_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> Non
     algorithm = config({"minibatch": 200, "epochs": 2}).build_algo()
     learner, seen = algorithm.learner_group._learner, []
     descend = learner.descend
-    monkeypatch.setattr(learner, "descend", lambda rows: seen.append(rows["observation"].clone()) or descend(rows))
+
+    def watched(rows: Any) -> Any:
+        seen.append(rows["observation"].clone())
+        return descend(rows)
+
+    monkeypatch.setattr(learner, "descend", watched)
     (rollout,) = algorithm.env_runner.sample()
     learner.update(training_data=TrainingData(batches=[[rollout]]), num_epochs=2, minibatch_size=200)
     assert sorted(len(rows) for rows in seen) == [170, 170, 171, 171, 171, 171]

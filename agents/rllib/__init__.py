@@ -1,1 +1,1 @@
-"""Routers trained with RLlib's PPO: `ppo.train` turns an environment id into a policy folder."""
+"""Routers trained with RLlib on columns: `train` of `ppo`, `grpo` or `rloo` makes a policy folder of an environment."""

@@ -126,7 +126,7 @@ class ColumnarPPO(PPO):
         group = self.env_runner_group
         if not group.num_remote_env_runners():
             return self.env_runner.sample(), [self.env_runner.get_metrics()]
-        began, answers = time.monotonic(), []
+        began, answers = time.monotonic(), list[Any]()
         while not answers:
             if not group.num_in_flight_async_reqs(ROLLOUT):
                 self._request()
@@ -174,6 +174,9 @@ class ColumnarPPO(PPO):
             raise ValueError(f"{path}: {difference(ours, saved)}")
         super().restore_from_path(path, *args, **kwargs)
         self._weights = self._learned()
+        self.env_runner_group.fetch_ready_async_reqs(  # what other weights were asked for is not wanted any more
+            tags=ROLLOUT, timeout_seconds=self.config.sample_timeout_s
+        )
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group is not None:
                 if group.local_env_runner is not None:

@@ -49,12 +49,12 @@ class ColumnarLearner(PPOTorchLearner):
 
     def update(
         self,
-        *_: Any,
+        *,
         training_data: TrainingData,
         timesteps: dict[str, Any] | None = None,
         num_epochs: int = 1,
         minibatch_size: int | None = None,
-        **__: Any,
+        **_: Any,
     ) -> Any:
         timesteps = timesteps or {}
         self.before_gradient_based_update(timesteps=timesteps)
@@ -66,7 +66,7 @@ class ColumnarLearner(PPOTorchLearner):
         ready = time.perf_counter()
         rows = len(table["action"])
         parts = {}
-        for _ in range(num_epochs):
+        for _epoch in range(num_epochs):
             order = torch.randperm(rows)
             for chosen in order.tensor_split(max(1, round(rows / (minibatch_size or rows)))):
                 parts = self.descend({name: column.index_select(0, chosen) for name, column in table.items()})

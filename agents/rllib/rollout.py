@@ -68,6 +68,6 @@ class Columns:
                 self.arrays[name] = np.concatenate([array, np.zeros((more, *array.shape[1:]), array.dtype)])
             self.capacity += more
 
-    def first(self, steps: int, *without: str) -> dict[str, NDArray[Any]]:
+    def first(self, steps: int, *without: str) -> dict[str, Any]:
         """The first `steps` rows of every column but those `without`, not copied."""
         return {name: array[:steps] for name, array in self.arrays.items() if name not in without}

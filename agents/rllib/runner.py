@@ -48,6 +48,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):
     """
 
     env: Any
+    _needs_initial_reset: bool  # RLlib's
 
     def make_env(self) -> None:
         super().make_env()
