@@ -35,7 +35,7 @@ class BanditVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
     """`num_envs` bandits with any autoreset. Counts how often a masked action was taken.
 
     Slots of a group see the same offers. With `cut` an episode is truncated at its end, not terminated. With `nan_at`
-    the reward of the last slot is no number from that step on.
+    the reward of the last slot is no number from that step on. With `copies` observations are the caller's to keep.
     """
 
     def __init__(
@@ -46,10 +46,11 @@ class BanditVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
         autoreset: str = "next_step",
         cut: bool = False,
         nan_at: int | None = None,
+        copies: bool = False,
         **_: Any,
     ) -> None:
         self.metadata = {"autoreset_mode": AUTORESET[autoreset]}
-        self.cut, self.nan_at, self.steps, self.group = cut, nan_at, 0, 1
+        self.cut, self.nan_at, self.copies, self.steps, self.group = cut, nan_at, copies, 0, 1
         self.num_envs, self.layout, self.closed_share = num_envs, layout(num_choices), closed_share
         self.num_choices = num_choices
         space = gym.spaces.Dict(
@@ -139,7 +140,7 @@ class BanditVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
         mask[:, 0] = 1
         mask[:, 1 : 1 + self.num_choices] = np.repeat(is_open, self.group, axis=0)
         mask[:, 1 + self.num_choices :] = mask[:, 1 : 1 + self.num_choices]
-        return self.buffer
+        return {name: x.copy() for name, x in self.buffer.items()} if self.copies else self.buffer
 
 
 if "toy/Bandit-v0" not in gym.registry:

@@ -22,6 +22,7 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
 )
+from ray.tune import Trainable
 
 from rlroute.agents.rllib.checks import refuse_too_few_resources, refuse_unsupported
 from rlroute.agents.rllib.learner import ColumnarLearner
@@ -178,6 +179,14 @@ class ColumnarPPO(PPO):
                 if group.local_env_runner is not None:
                     group.local_env_runner.set_state(self._weights)
                 group.foreach_env_runner("set_state", kwargs={"state": self._weights}, local_env_runner=False)
+
+    def get_auto_filled_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Trainable's, with the configuration that RLlib would copy in depth for every result."""
+        if self._config_shown is None:
+            self._config_shown = self.config.to_dict()
+        return Trainable.get_auto_filled_metrics(self, *args, **kwargs) | {"config": self._config_shown}
+
+    _config_shown: dict[str, Any] | None = None  # settings are frozen once an algorithm is built
 
     def _layout(self) -> dict[str, Any]:
         return self.get_module().model_config["layout"]

@@ -39,7 +39,7 @@ def refuse_unsupported(config: Any) -> None:
         raise ValueError(f"num_learners={config.num_learners}: expected 0 or 1, scale by num_env_runners")
     if config.grad_clip is not None and config.grad_clip_by != "global_norm":
         raise ValueError(f"grad_clip_by={config.grad_clip_by!r}: expected 'global_norm'")
-    if config.overlap and not config.num_env_runners:
+    if config.overlap and not config.num_env_runners and not config.in_evaluation:
         raise ValueError("overlap=True with num_env_runners=0: expected at least 1 remote runner to overlap with")
     if config.group_size:
         _refuse_bad_groups(config)

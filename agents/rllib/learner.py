@@ -92,7 +92,7 @@ class ColumnarLearner(PPOTorchLearner):
         """PPO's loss on rows of a table, and its parts."""
         config, module = self.config, self.module[DEFAULT_MODULE_ID].unwrapped()
         seen = {"observation": minibatch["observation"], "action_mask": minibatch["action_mask"]}
-        out = module.forward_train({Names.OBS: seen})
+        out = module._forward_train({Names.OBS: seen})  # without RLlib's wrapper that visits every layer
         values = None
         if config.use_critic:
             values = module.compute_values({}, embeddings=out[Names.EMBEDDINGS])

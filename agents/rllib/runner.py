@@ -221,7 +221,8 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):
             everyone = which is None or len(which) == self.num_envs
             rows = slice(None) if everyone else which
             seen = {"observation": torch.from_numpy(observation[rows]), "action_mask": torch.from_numpy(mask[rows])}
-            forward = self.module.forward_exploration if explore else self.module.forward_inference
+            # What the module defines, without RLlib's wrapper that switches every layer to evaluation and back.
+            forward = self.module._forward_exploration if explore else self.module._forward_inference
             out = forward({Names.OBS: seen})
             logits = out[Names.ACTION_DIST_INPUTS]
             if not everyone:
