@@ -22,8 +22,8 @@ ENV = "rlroute/BudgetRoute-v0"
 LOG = "tasks"
 CAPS = (2, 3, 4)
 SOFT = 12  # a cap that nine tasks in ten never reach: there the preference is what limits calls
-TRAINED_ON = {"budget_calls": (1, SOFT), "preference": (0.02, 1.0)}
-PREFERENCES = {**dict.fromkeys(CAPS, (0.02, 0.1, 0.3)), SOFT: (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)}
+TRAINED_ON = {"budget_calls": (1, SOFT), "preference": (0.02, 0.9)}
+PREFERENCES = {**dict.fromkeys(CAPS, (0.02, 0.1, 0.3)), SOFT: (0.02, 0.05, 0.1, 0.2, 0.4, 0.65, 0.9)}
 CALL_PRICES = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.17, 0.25, 0.4, 1.5)  # of latent-knowing, in successes
 Floats = NDArray[np.float64]
 
