@@ -88,7 +88,7 @@ def timed_pool(pool: Pool, l_ref: float) -> np.ndarray:
 
 @kernel
 def fill_prices(price: np.ndarray, pool: np.ndarray, recording: Recording, c_ref: float) -> None:
-    """The feature `price` of every state and choice, (S, num_choices) float32: logarithms, so once is enough."""
+    """The feature `price` of every state and choice, (S, num_choices) float32, once a log: it takes logarithms."""
     for s in range(price.shape[0]):
         for c in range(price.shape[1]):
             price[s, c] = money_feature(likely_usd(pool, c, recording.calls[s, c, PROMPT_TOKENS], 0), c_ref)
