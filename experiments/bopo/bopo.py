@@ -123,13 +123,15 @@ def success_of(curve: Curve, point: int) -> tuple[np.ndarray, np.ndarray]:
     return group_means(curve.test[point].quality, curve.test[point].group)
 
 
-def gap_closed(curves: Sequence[Curve], points: Sequence[int], mixes: Curve, ceiling: Curve) -> list[float]:
-    """Share of the gap between random mix and the ceiling, both where they make the same number of calls."""
+def gap_closed(curves: Sequence[Curve], points: Sequence[int], mixes: Curve, ceiling: Curve) -> list[float] | None:
+    """Share of the gap between random mix and the ceiling, both where they make as many calls; None without calls."""
     shares = []
     for curve, point in zip(curves, points, strict=True):
         score = curve.test[point]
         calls = mean(expensive(score), score)
         low, high = mixes.at(calls)[0].mean(), ceiling.at(calls)[0].mean()
+        if high - low < 1e-9:
+            return None
         shares.append(float((mean(score.quality, score) - low) / (high - low)))
     return spread(shares)
 
@@ -207,8 +209,8 @@ def as_markdown(results: dict[str, Any]) -> str:
     """All tables."""
     from rlroute.report import table
 
-    def pm(pair: Sequence[float], digits: int = 3, scale: float = 1.0) -> str:
-        return f"{scale * pair[0]:.{digits}f} ± {scale * pair[1]:.{digits}f}"
+    def pm(pair: Sequence[float] | None, digits: int = 3, scale: float = 1.0) -> str:
+        return "–" if pair is None else f"{scale * pair[0]:.{digits}f} ± {scale * pair[1]:.{digits}f}"
 
     def said(cell: Mapping[str, Any]) -> str:
         text = f"{cell['verdict']} {cell['difference']:+.3f} [{cell['low']:+.3f}, {cell['high']:+.3f}]"
@@ -223,7 +225,7 @@ def as_markdown(results: dict[str, Any]) -> str:
         "gap closed, %",
         "most used choice",
         "entropy, bits",
-        "shown",
+        "knob",
     ]
 
     def lines(rows: Mapping[str, Any]) -> list[list[str]]:

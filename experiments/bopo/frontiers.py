@@ -24,7 +24,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     soft = next(cap for cap in results["curves"]["references"]["random mix"] if cap not in caps)
     figure, (left, right) = plt.subplots(1, 2, figsize=(14.5, 5.2))
     _soft(left, results["curves"], soft)
-    _caps(right, results["caps"], caps)
+    _caps(right, results["caps"], caps, list(results["curves"]["trained"]))
     for axis in (left, right):
         axis.set_ylabel("success")
         axis.spines[["top", "right"]].set_visible(False)
@@ -53,14 +53,17 @@ def _soft(axis: Any, curves: dict[str, Any], soft: str) -> None:
             axis.plot(calls, success, "-", lw=1.2, ms=3.5, alpha=0.75, label=name if k == 0 else None, **look)
 
 
-def _caps(axis: Any, parts: dict[str, Any], caps: list[str]) -> None:
+def _caps(axis: Any, parts: dict[str, Any], caps: list[str], trained: list[str]) -> None:
     for i, name in enumerate(parts[caps[0]]["policies"]):
         rows = [parts[cap]["policies"][name] for cap in caps]
         calls, success = [r["calls"][0] for r in rows], [r["success"][0] for r in rows]
         if name == "latent-knowing":
             axis.plot(calls, success, ls=(0, (5, 2)), color=CEILING_COLOUR, lw=1.4, label=name)
+        elif name in trained:
+            look = _look(name, trained.index(name))
+            axis.errorbar(calls, success, [r["success"][1] for r in rows], lw=1.1, ms=5, label=name, **look)
         else:
-            axis.errorbar(calls, success, [r["success"][1] for r in rows], lw=1.1, ms=5, label=name, **_look(name, i))
+            axis.plot(calls, success, marker=MARKERS[i], color=SINGLE_COLOUR, lw=1.1, ms=5, label=name)
 
 
 def _look(name: str, i: int) -> dict[str, Any]:
