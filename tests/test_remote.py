@@ -128,6 +128,16 @@ def test_waves_of_a_remote_runner_are_learned_from() -> None:
 
 
 @pytest.mark.usefixtures("three_cpus")
+def test_a_remote_learner_learns_from_columns() -> None:
+    algorithm = config({"learning_rate": 0.05}).learners(num_learners=1, num_cpus_per_learner=1).build_algo()
+    before = {name: np.array(value) for name, value in algorithm.get_module().get_state().items()}
+    algorithm.train()
+    after = algorithm.get_module().get_state()
+    assert not any(np.array_equal(before[name], after[name]) for name in before if "weight" in name)
+    algorithm.stop()
+
+
+@pytest.mark.usefixtures("three_cpus")
 def test_what_is_wrong_on_a_remote_runner_is_said_here() -> None:
     algorithm = config({"num_env_runners": 1}, nan_at=3).build_algo()
     with pytest.raises(ValueError, match="reward nan of slot 31 at step 3"):

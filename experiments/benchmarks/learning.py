@@ -1,6 +1,6 @@
 """How fast training is: PPO and GRPO on columns against RLlib's stock PPO and against PPO by hand.
 
-    python experiments/benchmarks/learning.py [--repeats 5] [--hidden 64]
+    python experiments/benchmarks/learning.py [--repeats 5] [--hidden 32]
 
 Same environment, network and hyper-parameters, one process and one thread. All algorithms are alive at once and take
 turns; medians over the repeats, as ratios, of decisions a second of processor time, so that a busy machine does not
@@ -31,6 +31,7 @@ from rlroute.report import table, write_text
 RESULTS = Path(__file__).parent / "results"
 ENVIRONMENTS = ("rlroute/ThinkRoute-v0", "rlroute/BudgetRoute-v0")
 FOREVER = 10**9  # decisions over which schedules run, where only speed is measured
+WAVE = 2048  # episodes between two updates of GRPO: about as many decisions as PPO's
 RATIOS = (  # of what to what, and the least it should be
     ("columnar PPO", "stock PPO", 10.0),
     ("columnar PPO", "plain PPO", 1.0),
@@ -112,7 +113,7 @@ def as_markdown(result: dict[str, Any]) -> str:
     parts = [
         "# How fast training is",
         f"{knobs['num_envs']} environments × {knobs['rollout_length']} steps, minibatches of {knobs['minibatch']}, "
-        f"{knobs['epochs']} epochs, layers of {knobs['hidden']}; GRPO in waves of {knobs['num_envs']} episodes, one "
+        f"{knobs['epochs']} epochs, layers of {knobs['hidden']}; GRPO in waves of {WAVE} episodes, one "
         f"epoch. Medians of {result['repeats']} interleaved repeats, one thread.",
         table(["ratio", *ENVIRONMENTS, "aim"], ratios),
         "Decisions a second of processor time:",
@@ -136,7 +137,7 @@ def main() -> None:
         total_steps=FOREVER, num_envs=1024, minibatch=options.minibatch, hidden=options.hidden, text_noise=0.0
     )
     groups = grpo.GRPOArguments(
-        total_steps=FOREVER, num_envs=1024, minibatch=options.minibatch, hidden=options.hidden, text_noise=0.0
+        total_steps=FOREVER, num_envs=WAVE, minibatch=options.minibatch, hidden=options.hidden, text_noise=0.0
     )
     start_ray()
     rates, ratios = {}, {}
