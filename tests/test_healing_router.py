@@ -74,7 +74,7 @@ def test_with_redo_a_bad_output_is_not_built_on() -> None:
         router = HealingRouter(knobs)
         env.reset(seed=0)
         router.begin(env)
-        mask = env.action_mask
+        mask = env.dynamics.action_mask
         lookup = 0
         make_wrong(env, lookup)
         env.step(np.array([4 + lookup]))

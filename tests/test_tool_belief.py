@@ -9,11 +9,13 @@ import pytest
 from tool_graphs import random_graph
 
 from rlroute.envs.contest import vector_env
+from rlroute.envs.slots import idle_slots
 from rlroute.envs.tool_graph.belief import BeliefOptimal, BeliefOptimalPolicy, Prices, health_prior, is_static
 from rlroute.envs.tool_graph.ceilings import clairvoyant
-from rlroute.envs.tool_graph.faults import beliefs, regime_table
+from rlroute.envs.tool_graph.faults import regime_records, regime_table
 from rlroute.envs.tool_graph.graph import GraphError, ToolGraph, parse_graph
 from rlroute.envs.tool_graph.plans import cheapest_completion
+from rlroute.envs.tool_graph.progress import TRACE, Known, believe_all, clear
 from rlroute.envs.tool_graph.table import GraphTable
 
 
@@ -66,21 +68,23 @@ def test_priors_and_beliefs_equal_enumeration(name: str) -> None:
         expected = joint(graph, regime[0], alarm[0])
         np.testing.assert_allclose(health_prior(graph, regime[0], alarm)[0], expected, atol=1e-12)
         table = GraphTable.of([graph], [0.0], graph.size)
-        yes = np.ones((1, graph.size), bool)
-        hard, wrong = beliefs(table, regime, alarm, yes, yes & False, yes)
+        known = Known.nothing(idle_slots(1, TRACE), table, regime_records(regime))
+        clear(known, 0)
+        tools = known.tools[0]
+        tools["alarm"] = alarm[0]
+        believe_all(known, 0)
         masks = np.arange(1 << graph.size)
         for t in range(graph.size):
-            assert hard[0, t] == pytest.approx(expected[masks >> t & 1 == 1].sum())
-        assert not wrong.any()
+            assert tools["hard"][t] == pytest.approx(expected[masks >> t & 1 == 1].sum())
+        assert not tools["wrong"].any()
         up = rng.integers(graph.size)  # one tool has answered, another has failed
         down = (up + 1) % graph.size
         seen = (masks >> up & 1 == 0) & (masks >> down & 1 == 1)
-        may_be_hard, may_be_healthy = yes.copy(), yes.copy()
-        may_be_hard[0, up], may_be_healthy[0, down] = False, False
-        hard, _ = beliefs(table, regime, alarm, may_be_hard, yes & False, may_be_healthy)
+        tools["may_be_hard"][up] = tools["may_be_healthy"][down] = False
+        believe_all(known, 0)
         for t in range(graph.size):
             expected_t = expected[seen & (masks >> t & 1 == 1)].sum() / expected[seen].sum()
-            assert hard[0, t] == pytest.approx(expected_t)
+            assert tools["hard"][t] == pytest.approx(expected_t)
 
 
 def expectimax(graph: ToolGraph, prices: Prices, weight: dict[int, float], risk: float) -> float:

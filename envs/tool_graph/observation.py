@@ -210,14 +210,12 @@ def price_tools(known: Known, ways: np.ndarray, i: int) -> float:
 
 @kernel
 def observe_index(sight: Sight, i: int) -> None:
-    """Fill an observation that holds the row of the state in place of what the graph is like."""
+    """Fill all that steps change where the row of the state stands in place of what the graph is like."""
     known, out = sight.known, sight.seen
     me = known.slots[i]
     graph = known.table.graphs[me.graph]
-    out[i, 0] = me.state
     out[i, 3] = money_feature(me.usd_left / graph.cheapest_usd, 1.0)
     out[i, 5] = min(me.model_calls / MANY_MODEL_CALLS, 1.0)
-    out[i, 6] = min(me.steps / (4.0 * known.tools.shape[1]), 1.0)
     out[i, 7] = me.risk_belief
     out[i, 8] = min(me.goal_rank / 4.0, 1.0)
     for t in range(graph.num_tools):
@@ -226,6 +224,14 @@ def observe_index(sight: Sight, i: int) -> None:
             tool.stale = False
             out[i, block] = sight.mask[i, FIRST_CALL_ACTION + t]
             out[i, block + 1], out[i, block + 2], out[i, block + 3] = tool.executed, tool.known_down, tool.alarm
+
+
+@kernel
+def observe_index_steps(sight: Sight, i: int) -> None:
+    """Fill what changes even where nothing was learnt."""
+    me = sight.known.slots[i]
+    sight.seen[i, 0] = me.state
+    sight.seen[i, 6] = min(me.steps / (4.0 * sight.known.tools.shape[1]), 1.0)
 
 
 @kernel

@@ -69,16 +69,15 @@ class Known(NamedTuple):
     slots: np.ndarray  # (N,) records of `slots.SLOT` and `TRACE`
     tools: np.ndarray  # (N, T) records of `KNOWN`
     table: GraphTable
-    fresh: np.ndarray  # (G, T) records of `KNOWN`: what is known of the tools of each graph at first
+    fresh: np.ndarray  # (1,) record of `KNOWN`: what is known of any tool at first, but for its price
     regimes: np.ndarray  # (R,) records of `faults.REGIME_NAMES`
 
     @classmethod
     def nothing(cls, slots: np.ndarray, table: GraphTable, regimes: np.ndarray) -> Known:
         """Before the first episode in `slots`."""
-        fresh = records(table.tools.shape, KNOWN)
+        fresh = records(1, KNOWN)
         for name in ("may_be_hard", "may_be_wrong", "may_be_healthy", "stale"):
             fresh[name] = True
-        fresh["call_cost_usd"] = table.tools["first_cost_usd"]
         return cls(slots, records((len(slots), table.tools.shape[1]), KNOWN), table, fresh, regimes)
 
 
@@ -94,7 +93,8 @@ def clear(known: Known, i: int) -> None:
     hear_signal(known, i, me.risk_alarm)
     _aim(known, i, 0)
     for t in range(known.tools.shape[1]):
-        known.tools[i, t] = known.fresh[me.graph, t]
+        known.tools[i, t] = known.fresh[0]
+        known.tools[i, t].call_cost_usd = known.table.tools[me.graph, t].first_cost_usd
 
 
 @kernel

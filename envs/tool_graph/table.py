@@ -42,13 +42,12 @@ EDGE: dict[str, Any] = {"tool": np.int64, "usd": np.float64}
 
 
 class GraphTable(NamedTuple):
-    """G graphs of up to T tools, P providers and L goals. Tools are in topological order, padding comes last."""
+    """G graphs of up to T tools and L goals. Tools are in topological order, padding comes last."""
 
     graphs: np.ndarray  # (G,) records of `GRAPH`
     tools: np.ndarray  # (G, T) records of `TOOL`
     goals: np.ndarray  # (G, L + 1) records of `GOAL`; NO_GOAL after the last
-    outages: np.ndarray  # (G, P) probability that a provider is down
-    inputs: np.ndarray  # (G, T, K) predecessors of each tool, NO_TOOL where there are fewer
+    inputs: np.ndarray  # (G, T, K) int16 predecessors of each tool, NO_TOOL where there are fewer
     outputs: np.ndarray  # (G, T, K) records of `EDGE`: successors, likewise
 
     @classmethod
@@ -64,8 +63,7 @@ class GraphTable(NamedTuple):
             graphs=records(len(graphs), GRAPH),
             tools=records(shape, TOOL),
             goals=records((len(graphs), 1 + max(len(graph.goals) for graph in graphs)), GOAL),
-            outages=np.zeros((len(graphs), max(1, *(len(graph.provider_outage) for graph in graphs)))),
-            inputs=np.full((*shape, most_inputs), NO_TOOL),
+            inputs=np.full((*shape, most_inputs), NO_TOOL, np.int16),
             outputs=records((*shape, most_outputs), EDGE),
         )
         table.goals["tool"], table.outputs["tool"] = NO_GOAL, NO_TOOL
@@ -75,7 +73,6 @@ class GraphTable(NamedTuple):
             plan = cheapest_completion(graph, graph.goals[0].tool)
             assert plan is not None, "checked when the graph was parsed"
             table.graphs[g] = graph.size, plan.cost, risk[g]
-            table.outages[g, : len(graph.provider_outage)] = list(graph.provider_outage.values())
             for rank, goal in enumerate(graph.goals):
                 table.goals[g, rank] = goal.tool, goal.value
             table._fill_tools(g, graph)

@@ -15,6 +15,7 @@ from rlroute.envs.tool_graph.observation import (
     Sight,
     observe_goal,
     observe_index,
+    observe_index_steps,
     observe_index_terms,
     observe_progress,
     observe_steps,
@@ -180,7 +181,9 @@ def learn(game: Game, i: int, did: int) -> None:
     if game.index:
         if did == START:
             observe_index_terms(game.sight, i)
-        observe_index(game.sight, i)
+        if restless or not ended:
+            observe_index(game.sight, i)
+        observe_index_steps(game.sight, i)
         return
     if did == START:
         observe_terms(game.sight, i)
