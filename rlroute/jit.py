@@ -72,7 +72,8 @@ def _numba_is_there() -> bool:
     except ImportError:
         warnings.warn("numba is not installed: environments step some hundred times more slowly", stacklevel=3)
         return False
-    return not numba.config.DISABLE_JIT
+    config: Any = numba.config
+    return not config.DISABLE_JIT
 
 
 def _interpret(function: Callable[..., Any], *arguments: Any) -> None:

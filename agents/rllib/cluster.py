@@ -29,6 +29,7 @@ def start_ray(address: str = "", num_env_runners: int = 0) -> bool:
         ray.init(address=address, **quiet)
         return True
     ray.init(
+        address="local",  # another's cluster on this machine is not joined unasked
         num_cpus=(os.cpu_count() or 1) if num_env_runners else 1,
         include_dashboard=False,
         object_store_memory=(500 if num_env_runners else 100) * 2**20,
