@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -29,7 +31,7 @@ def parameters(seed: int) -> list[Any]:
     return [tensor.double().requires_grad_() for tensor in tensors]
 
 
-def by_layers(context: Any, blocks: Any, *given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def by_layers(context: Any, blocks: Any, *given: Any) -> tuple[Any, Any]:
     """The same with torch's own layers on concatenated inputs, as `rlroute.policy.forward` describes it."""
     layers = list(zip(given[::2], given[1::2], strict=True))
 
