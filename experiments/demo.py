@@ -1,9 +1,9 @@
 """The main job: train a router on a log, and see on `test` what it is worth. ``make demo`` runs this.
 
-Without ``--log`` it trains a preference-conditioned ThinkRoute router and a budget-conditioned BudgetRoute router on
-the built-in logs, side by side in two processes, and plays the references of the other families. With ``--log PATH`` it
-trains the ThinkRoute router on that log, or on a recording that one of the importers knows. A log or a path that cannot
-be used ends it with status 2.
+Without ``--log`` it trains one router a family on the built-in logs, two at a time: ThinkRoute and EffortRoute
+conditioned on the weight of cost, BudgetRoute on the cap, ToolGraph on the price of a model call. With ``--log PATH``
+it trains the ThinkRoute router on that log, or on a recording that one of the importers knows. A log or a path that
+cannot be used ends it with status 2.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Job:
     ranges: dict[str, Any]  # what is drawn per episode in training, and set by `settings` in the contest
     settings: tuple[Setting, ...]
     training: dict[str, Any]  # of PPOArguments; what worth/runs.yaml uses, where the same router is trained there
-    trains: bool = True  # else the family's references are played alone
+    replays: bool = True  # a log; else a suite of graphs, which is made in a moment
+    teacher: str = ""  # the reference that a clone to start training from is made of
 
 
 THINK = Job(
@@ -66,24 +67,25 @@ EFFORT = Job(
     folder="effort_route",
     env_id="rlroute:rlroute/EffortRoute-v0",
     arguments={"log": "efforts"},
-    ranges={},
+    ranges={"preference": (0.05, 1.2)},
     settings=tuple(Setting.weight(w) for w in (0.1, 0.3, 1.0)),
-    training={},
-    trains=False,
+    training={"total_steps": 1_500_000, "num_envs": 1024, "minibatch": 8192, "learning_rate": 2e-3},
 )
 TOOLS = Job(
     folder="tool_graph",
     env_id="rlroute:rlroute/ToolGraph-v0",
     arguments={"log": "stochastic-small"},
-    ranges={},
+    ranges={"model_cost": (0.01, 0.5)},
     settings=tuple(Setting.model_cost(c) for c in (0.02, 0.1, 0.3)),
-    training={},
-    trains=False,
+    training={"total_steps": 1_000_000, "num_envs": 1024, "minibatch": 8192, "learning_rate": 1e-3, "entropy": 0.003},
+    replays=False,
+    teacher="healing router",
 )
 
 
 def run(job: Job, out: Path, seed: int, queue: Any) -> Any:
     """Train, then compete; puts (folder, stage, share done) into `queue` and returns the study."""
+    from rlroute.agents.rllib.cloning import CloneArguments, clone_reference
     from rlroute.agents.rllib.ppo import PPOArguments, train
     from rlroute.envs.contest import contest
     from rlroute.policy import load_policy
@@ -91,11 +93,13 @@ def run(job: Job, out: Path, seed: int, queue: Any) -> Any:
     def training(done: int, total: int, metrics: dict[str, float]) -> None:
         queue.put((job.folder, "train", done / total))
 
-    trained = {}
-    if job.trains:
-        arguments = PPOArguments(seed=seed, **job.training)
-        policy = train(job.env_id, {**job.arguments, **job.ranges}, out / job.folder, arguments, training)
-        trained[TRAINED] = load_policy(policy)
+    arguments, given = PPOArguments(seed=seed, **job.training), {**job.arguments, **job.ranges}
+    if job.teacher:
+        watched, path = CloneArguments(steps=150, seed=seed), out / job.folder / "clone"
+        start = clone_reference(job.env_id, given, job.teacher, job.settings[0], path, watched)
+        arguments = replace(arguments, start=str(start))
+    policy = train(job.env_id, given, out / job.folder, arguments, training)
+    trained = {TRAINED: load_policy(policy)}
     shares = [0.0]
 
     def competing(share: float) -> None:
@@ -126,7 +130,7 @@ def prepare(job: Job, console: Console) -> Job:
     from rlroute.log import load_log
     from rlroute.splits import SPLITS
 
-    if not job.trains:
+    if not job.replays:
         return job
     log = load_log(job.arguments["log"])
     arrays = log.arrays
@@ -155,7 +159,7 @@ def watch(jobs: list[Job], futures: list[Future[Any]], queue: Any, console: Cons
         bars = {
             (job.folder, stage): progress.add_task(f"{job.folder}: {stage}", total=1.0, start=stage == "train")
             for job in jobs
-            for stage in (("train", "evaluate") if job.trains else ("evaluate",))
+            for stage in ("train", "evaluate")
         }
         while not all(future.done() for future in futures) or not queue.empty():
             if queue.empty():

@@ -6,7 +6,9 @@ clone of a reference policy starts where that policy stands; PPO then changes wh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from rlroute.agents.rllib.cluster import quieten_ray
 from rlroute.agents.rllib.module import RouterModule
+from rlroute.envs import entry
+from rlroute.envs.contest import vector_env
+from rlroute.evaluation import Setting, tune
 from rlroute.layout import Layout
 from rlroute.policies import Policy
 from rlroute.policy import save_policy
@@ -115,6 +120,31 @@ def clone(env: Any, teacher: Policy, path: str | Path, arguments: CloneArguments
     """Watch, imitate, and write the clone as a policy folder."""
     arguments = arguments or CloneArguments()
     return imitate(env, demonstrate(env, teacher, arguments), teacher.name, path, arguments)
+
+
+def clone_reference(
+    env_id: str,
+    env_arguments: Mapping[str, Any],
+    name: str,
+    setting: Setting,
+    path: str | Path,
+    arguments: CloneArguments,
+    num_envs: int = 512,
+    episodes: int = 8,
+) -> Path:
+    """A policy folder that imitates the family's reference `name`, its knob tuned on val at `setting`.
+
+    A setting at which much pays is a good one: to leave off what does not pay is easier to learn than to begin it.
+    """
+
+    def make_env(split: str, **given: Any) -> Any:
+        return vector_env(env_id, split, **{**env_arguments, **given})
+
+    package = entry(env_id).vector_entry_point.split(":")[0].rsplit(".", 1)[0]
+    candidates = import_module(f"{package}.references").references(make_env("train", **setting.arguments))[name]
+    teacher = tune(make_env, [setting], {name: candidates}, episodes)[name][0].policy
+    watched = vector_env(env_id, "train", num_envs, **{**env_arguments, "autoreset": "same_step"})
+    return clone(watched, teacher, path, arguments)
 
 
 def imitate(env: Any, given: Demonstrations, teacher: str, path: str | Path, arguments: CloneArguments) -> Path:

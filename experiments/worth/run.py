@@ -74,36 +74,15 @@ def train_one(task: tuple[dict[str, Any], str, int, int, str]) -> str:
     arguments = {"log": log, "split_salt": salt, **run["arguments"], **run["ranges"]}
     knobs = dict(run["training"])
     if "clone" in run:
-        knobs["start"] = start_from_clone(run, arguments, seed, Path(out))
+        from rlroute.agents.rllib.cloning import CloneArguments, clone_reference
+
+        clone = dict(run["clone"])
+        teacher, watched = clone.pop("of"), CloneArguments(seed=seed, **clone)
+        first, path = settings_of(run)[0], Path(out) / "clone"
+        knobs["start"] = str(
+            clone_reference(run["env"], arguments, teacher, first, path, watched, knobs["num_envs"], run["episodes"])
+        )
     return str(train(f"rlroute:{run['env']}", arguments, out, PPOArguments(seed=seed, **knobs)))
-
-
-def start_from_clone(run: dict[str, Any], arguments: dict[str, Any], seed: int, out: Path) -> str:
-    """A policy folder that imitates the reference ``clone.of``, tuned on val at the first setting.
-
-    There asking a model is cheapest: to leave off what does not pay is easier to learn than to begin it.
-    """
-    from importlib import import_module
-
-    from rlroute.agents.rllib.cloning import CloneArguments, clone
-    from rlroute.envs import entry
-    from rlroute.envs.contest import vector_env
-    from rlroute.evaluation import tune
-
-    package = entry(run["env"]).vector_entry_point.split(":")[0].rsplit(".", 1)[0]
-    family = import_module(f"{package}.references")
-    first = settings_of(run)[0]
-
-    def make_env(split: str, **given: Any) -> Any:
-        return vector_env(run["env"], split, **{**arguments, **given})
-
-    knobs = dict(run["clone"])
-    name = knobs.pop("of")
-    candidates = family.references(make_env("train", **first.arguments))[name]
-    teacher = tune(make_env, [first], {name: candidates}, run["episodes"])[name][0].policy
-    num_envs = run["training"].get("num_envs", 256)
-    watched = vector_env(run["env"], "train", num_envs, **{**arguments, "autoreset": "same_step"})
-    return str(clone(watched, teacher, out / "clone", CloneArguments(seed=seed, **knobs)))
 
 
 def settings_of(run: dict[str, Any]) -> list[Any]:
