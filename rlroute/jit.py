@@ -25,6 +25,7 @@ from rlroute.cache import cache_root
 F = TypeVar("F", bound=Callable[..., Any])
 # Kernels allocate nothing, so nothing has to be counted; inlined, they pass their arguments at no cost.
 OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "forceinline": True, "_nrt": False}
+COMPILED = cache_root() / "kernels"  # one place for the whole process
 _kernels: set[Callable[..., Any]] = set()
 
 
@@ -92,7 +93,7 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
     twin = types.FunctionType(code, scope, function.__name__, function.__defaults__)
     twin.__module__, twin.__qualname__ = function.__module__, function.__qualname__
     config: Any = numba.config
-    before, config.CACHE_DIR = config.CACHE_DIR, str(cache_root() / "kernels" / _fingerprint(function))
+    before, config.CACHE_DIR = config.CACHE_DIR, str(COMPILED / _fingerprint(function))
     try:
         return numba.njit(**OPTIONS)(twin)
     finally:

@@ -91,8 +91,8 @@ class ThinkRouteLive(LiveBase):
         price = np.zeros((1, self.pool.size), np.float32)
         fill_prices(price, self.timed, self.recording, self.c_ref)
         observe_question(out, 0, self.frame, slots, self.timed, self.recording, price, 0)
-        for choice in np.flatnonzero(calls[0]["latest"] >= 0):
-            observe_reply(out, 0, self.frame, calls, heard, int(choice))
+        for choice in np.flatnonzero(calls[0]["latest"] >= 0).tolist():
+            observe_reply(out, 0, self.frame, calls, heard, choice)
         observe_progress(out, 0, self.frame, self.house, slots, calls, heard, self.action_mask())
 
     def taken(self, action: str, choice: int | None) -> float:
