@@ -27,7 +27,7 @@ torch = pytest.importorskip("torch")
 from ray.rllib.core.columns import Columns  # noqa: E402 - only where Ray is installed
 
 from rlroute.agents.rllib import checkpoints as kept  # noqa: E402
-from rlroute.agents.rllib import ppo  # noqa: E402
+from rlroute.agents.rllib import grpo, ppo, rloo  # noqa: E402
 from rlroute.agents.rllib.arguments import command_line  # noqa: E402
 from rlroute.agents.rllib.module import RouterModule  # noqa: E402
 
@@ -245,17 +245,32 @@ def test_resuming_as_another_run_names_the_difference(tmp_path: Path) -> None:
         ppo.train(ENV, {"num_choices": 5}, tmp_path, SMALL, resume=True)
 
 
-def test_every_knob_is_in_the_help_with_its_comment() -> None:
+@pytest.mark.parametrize("arguments", [ppo.PPOArguments, grpo.GRPOArguments, rloo.RLOOArguments])
+def test_every_knob_is_in_the_help_of_every_algorithm_with_a_comment(arguments: Any) -> None:
+    text = command_line(arguments, "").format_help()
+    for knob in fields(arguments):
+        assert f"--{knob.name.replace('_', '-')}" in text
+
+
+def test_the_script_says_what_each_knob_means() -> None:
     script = ROOT / "agents" / "rllib" / "ppo.py"
     result = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
     text = " ".join(result.stdout.split())
-    for knob in fields(ppo.PPOArguments):
-        assert f"--{knob.name.replace('_', '-')}" in text
     assert "passes over every batch (default: 3)" in text
     options = command_line(ppo.PPOArguments, "").parse_args(
         ["env", "out", "--epochs", "2", "--no-anneal", "--learning-rate", "1e-4"]
     )
     assert (options.epochs, options.anneal, options.learning_rate) == (2, False, 1e-4)
+
+
+def test_a_profile_says_where_all_of_the_time_went(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ppo.train(ENV, {}, tmp_path, ppo.PPOArguments(**(asdict(SMALL) | {"profile": True})))
+    lines = capsys.readouterr().out.splitlines()
+    seconds = {line[:28].strip(): float(line[28:].split()[0]) for line in lines[1:]}
+    total = seconds.pop("total")
+    assert {"env step", "module forward", "advantage", "learner update", "weight sync", "other"} <= seconds.keys()
+    assert sum(seconds.values()) == pytest.approx(total, abs=0.01 * len(seconds))
+    assert seconds["learner update"] > 0
 
 
 def test_training_is_silent(tmp_path: Path) -> None:

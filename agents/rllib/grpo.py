@@ -33,9 +33,7 @@ class GroupArguments(TrainingArguments):
 class GRPOArguments(GroupArguments):
     """The knobs of GRPO; the comment beside each is its help text."""
 
-    scale: bool = (
-        False  # divide by the group's deviation, as in the paper; nearly settled tasks then count as open ones
-    )
+    scale: bool = False  # divide by the group's deviation, so that nearly settled tasks count as open ones
 
 
 def train(
