@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -12,7 +14,7 @@ from rlroute.agents.rllib.scoring import LAYERS, ScoreChoices  # noqa: E402 - on
 CONTEXT, BLOCK, HIDDEN, ACTIONS = 5, 3, 8, 2
 
 
-def parameters(seed: int) -> list[torch.Tensor]:
+def parameters(seed: int) -> list[Any]:
     torch.manual_seed(seed)
     sizes = {
         "context_encoder.0": (HIDDEN, CONTEXT),
@@ -29,11 +31,11 @@ def parameters(seed: int) -> list[torch.Tensor]:
     return [tensor.double().requires_grad_() for tensor in tensors]
 
 
-def by_layers(context: torch.Tensor, blocks: torch.Tensor, *given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def by_layers(context: Any, blocks: Any, *given: Any) -> tuple[Any, Any]:
     """The same with torch's own layers on concatenated inputs, as `rlroute.policy.forward` describes it."""
     layers = list(zip(given[::2], given[1::2], strict=True))
 
-    def apply(index: int, inputs: torch.Tensor) -> torch.Tensor:
+    def apply(index: int, inputs: Any) -> Any:
         return torch.nn.functional.linear(inputs, *layers[index])
 
     code = apply(1, apply(0, context).relu()).relu()
