@@ -52,7 +52,13 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 METHODS = ("PPO", "GRPO", "RLOO", BOPO, *ABLATIONS)
 STEPS = 3_000_000
 PPO_KNOBS: dict[str, Any] = {"num_envs": 1024, "minibatch": 8192, "learning_rate": 0.002}
-GROUP_KNOBS: dict[str, Any] = {"num_envs": 1024, "group_size": 8, "minibatch": 2048, "learning_rate": 0.003}
+GROUP_KNOBS: dict[str, Any] = {
+    "num_envs": 1024,
+    "group_size": 8,
+    "minibatch": 2048,
+    "learning_rate": 0.003,
+    "entropy": 0.0,
+}
 SOFT_PREFERENCES = ("0.05", "0.4", "0.9")  # of those played, the ones tabulated
 Curves = dict[int, Curve]  # by cap
 
