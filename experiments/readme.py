@@ -30,6 +30,7 @@ BRIEF = {
     "routeprofile": "RouteProfile without code and trivia, no verdicts",
 }
 SUITES = {"tools_small": "small graphs", "tools": "8–40 tools", "ultratool": "UltraTool"}
+SIGNS = {"beats": "+", "tie": "=", "loses": "−"}
 REGIMES = ("independent", "noisy", "late", "correlated", "transient", "wrong")
 RIVALS = (
     "best single",
@@ -103,7 +104,7 @@ def _run(title: str, summary: dict[str, Any]) -> str:
 
 
 def _word(cell: dict[str, Any]) -> str:
-    return {"beats": "+", "tie": "=", "loses": "−"}[cell["verdict"]]
+    return SIGNS[cell["verdict"]]
 
 
 def agent_loop() -> str:
@@ -190,11 +191,73 @@ def effort() -> str:
     return f"{head}\n\n{table(columns, rows)}"
 
 
+def speed() -> str:
+    """Steps and decisions a second as ratios, from the committed outputs of the two benchmarks."""
+    folder = ROOT / "experiments" / "benchmarks" / "results"
+    stepped = json.loads((folder / "environments.json").read_text())["families"]
+    columns = ["N = 1024", "N = 64", 'N = 1024, obs="index"', "gym.make"]
+    rows = [[f"`{env_id}`", *(f"{row[column]:.1f} ×" for column in columns)] for env_id, row in stepped.items()]
+    learned = json.loads((folder / "learning.json").read_text())
+    ratios = learned["ratios"]
+    trained = [[name, *(f"{ratios[env_id][name]:.1f} ×" for env_id in ratios)] for name in next(iter(ratios.values()))]
+    return "\n\n".join(
+        [
+            "Steps a second in multiples of `SyncVectorEnv` of 64 CartPoles "
+            "(`python experiments/benchmarks/environments.py`):",
+            table(["environment", *columns], rows),
+            "Decisions a second of training, the same network and hyper-parameters "
+            f"(`python experiments/benchmarks/learning.py`, layers of {learned['arguments']['hidden']}):",
+            table(["ratio", *(f"`{env_id}`" for env_id in ratios)], trained),
+        ]
+    )
+
+
+def bopo() -> str:
+    """BoPO against its rivals at each cap, from the committed output."""
+    data = json.loads((ROOT / "experiments" / "bopo" / "results" / "bopo.json").read_text())
+    caps = data["caps"]
+    names = list(next(iter(caps.values()))["policies"])
+    rows = []
+    for name in names:
+        cells = []
+        for part in caps.values():
+            row, said = part["policies"][name], part["against"].get(name)
+            cells.append(f"{row['success'][0]:.3f} @ {row['calls'][0]:.2f}" + (f" {_word(said)}" if said else ""))
+        rows.append([f"**{name}**" if name == "BoPO" else name, *cells])
+    closed = ", ".join(f"{100 * part['policies']['BoPO']['gap_closed'][0]:.0f} %" for part in caps.values())
+    head = (
+        f"Success @ expensive calls on test, {data['seeds']} seeds of {data['steps']:,} decisions; + BoPO beats it, "
+        f"= tie, − it beats BoPO. Largest violation rate: {data['violation_rate']:g}. Share of the gap from random mix to "
+        f"latent-knowing at equal calls that BoPO closes: {closed}."
+    )
+    return f"{head}\n\n{table(['policy', *(f'cap {cap}' for cap in caps)], rows)}"
+
+
+def unseen() -> str:
+    """What a pool met for the first time costs, from the committed output."""
+    data = json.loads((ROOT / "experiments" / "unseen_pool" / "results" / "unseen_pool.json").read_text())
+    rows = []
+    for part in data["hold_outs"]:
+        for name, rivals in part["against"].items():
+            if "A at B's cost" in rivals:
+                lost = (f"{-100 * d:+.1f} {SIGNS[verdict]}" for verdict, d, _, _ in rivals["A at B's cost"])
+                rows.append([", ".join(part["newcomers"]), name, *lost])
+    weights = [f"w = {w:g}" for w in data["hold_outs"][0]["weights"]]
+    head = (
+        "Points of quality lost at equal cost against a policy trained with the whole pool, "
+        f"{data['seeds']} seeds; = within the interval:"
+    )
+    return f"{head}\n\n{table(['newcomers', 'policy', *weights], rows)}"
+
+
 BLOCKS = {
     "environments": environments,
     "healing": healing,
     "tools": tools,
     "effort": effort,
+    "speed": speed,
+    "bopo": bopo,
+    "unseen": unseen,
     "agent_loop": agent_loop,
     "worth": worth,
 }
