@@ -15,7 +15,7 @@ from rlroute.envs.contest import vector_env
 from rlroute.evaluation import Evaluation, Setting, evaluate, tune
 from rlroute.policies import Policy, RandomPolicy
 
-ROOTS = 100
+ROOTS = 40
 EPISODES = 2
 SETTINGS = {
     "weights": [Setting.weight(w) for w in (0.0, 0.05, 0.3, 2.0)],
