@@ -96,7 +96,7 @@ class ToolGraphDynamics(EpisodeDynamics):
             roots=self.roots,
             model_cost=ends(arguments.model_cost),
             scenario=self.faults_name == SCENARIO,
-            index=index,
+            by_row=index,
             l_ref=self.l_ref,
         )
         self.progress = Progress(known)

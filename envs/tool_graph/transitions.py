@@ -57,7 +57,7 @@ class Game(NamedTuple):
     roots: np.ndarray  # (num_tasks,) root states to draw tasks from
     model_cost: tuple[float, float]  # the range that its price is drawn from
     scenario: bool  # whether outages are those that the tasks name
-    index: bool  # whether observations hold the row of the state in place of what the graph is like
+    by_row: bool  # whether observations hold the row of the state in place of what the graph is like
     l_ref: float
 
     @property
@@ -178,7 +178,7 @@ def learn(game: Game, i: int, did: int) -> None:
         game.sight.mask[i, CONSULT] = me.model_calls < me.budget_calls
     elif did == DEMOTE:
         game.sight.mask[i, DEMOTE] = me.degraded >= 0
-    if game.index:
+    if game.by_row:
         if did == START:
             observe_index_terms(game.sight, i)
         if restless or not ended:
@@ -265,5 +265,5 @@ def end(game: Game, i: int, outcome: int) -> None:
     """The episode comes to one of its five ends."""
     me = game.sight.known.slots[i]
     me.outcome, me.state = outcome, me.task + outcome
-    if game.index:
+    if game.by_row:
         game.sight.seen[i, 0] = me.state
