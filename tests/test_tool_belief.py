@@ -158,17 +158,17 @@ def test_knowing_everything_beforehand_is_worth_the_clairvoyant_ceiling() -> Non
 
 
 def test_played_it_earns_what_it_expects() -> None:
-    env = vector_env("rlroute/ToolGraph-v0", "test", 400, faults="correlated", model_cost=0.03)
+    env = vector_env("rlroute/ToolGraph-v0", "test", 150, faults="correlated", model_cost=0.03)
     d, policy = env.dynamics, BeliefOptimalPolicy()
-    _, info = env.reset(seed=3, options={"task": np.resize(d.roots[:25], 400)})
-    expected = np.empty(400)
-    for slot in range(400):
+    _, info = env.reset(seed=3, options={"task": np.resize(d.roots[:25], 150)})
+    expected = np.empty(150)
+    for slot in range(150):
         graph = d.graph(slot)
         prior = health_prior(graph, d.progress.regime[slot], d.progress.alarm[[slot], : graph.size])
         prices = Prices(0.1, 0.03, float(d.progress.cheapest_usd[slot]))
         expected[slot] = BeliefOptimal(graph, prices, prior, d.progress.risk_belief[[slot]]).value[0]
     policy.begin(env)
-    earned = np.zeros(400)
+    earned = np.zeros(150)
     while d.active.any():
         _, reward, *_, info = env.step(policy.act(np.zeros(0), info["action_mask"]))
         earned += reward
