@@ -227,8 +227,8 @@ def bopo() -> str:
     closed = ", ".join(f"{100 * part['policies']['BoPO']['gap_closed'][0]:.0f} %" for part in caps.values())
     head = (
         f"Success @ expensive calls on test, {data['seeds']} seeds of {data['steps']:,} decisions; + BoPO beats it, "
-        f"= tie, − it beats BoPO. Largest violation rate: {data['violation_rate']:g}. Share of the gap from random mix to "
-        f"latent-knowing at equal calls that BoPO closes: {closed}."
+        f"= tie, − it beats BoPO. Largest violation rate: {data['violation_rate']:g}. Share of the gap from random mix "
+        f"to latent-knowing at equal calls that BoPO closes: {closed}."
     )
     return f"{head}\n\n{table(['policy', *(f'cap {cap}' for cap in caps)], rows)}"
 
