@@ -57,15 +57,18 @@ def cart_poles() -> Measurement:
     return measure
 
 
-def stepper(step: Callable[[Any], Any], mask_of: Callable[[Any], np.ndarray], env: Any, num_envs: int) -> Measurement:
-    """Steps for about `SECONDS`; only the step is timed, not the choice of an action."""
+def stepper(step: Callable[[Any, dict[str, Any]], bool], env: Any, num_envs: int) -> Measurement:
+    """Steps for about `SECONDS`; only the step is timed, not the choice of an action.
+
+    `step` takes an action, puts the info that follows into the dict it is given, and says whether to reset.
+    """
     rng = np.random.default_rng(0)
     state = {"info": env.reset(seed=0)[1]}
 
     def measure() -> float:
         steps, spent = 0, 0.0
         while spent < SECONDS:
-            mask = mask_of(state["info"])
+            mask = state["info"]["action_mask"]
             action = np.where(mask == 1, rng.random(mask.shape), -1.0).argmax(axis=-1)
             began = time.process_time()
             ended = step(action, state)
@@ -86,7 +89,7 @@ def vector(env_id: str, num_envs: int, **arguments: Any) -> tuple[Measurement, A
         state["info"] = env.step(action)[4]
         return False
 
-    return stepper(step, lambda info: info["action_mask"], env, num_envs), env.unwrapped
+    return stepper(step, env, num_envs), env.unwrapped
 
 
 def scalar(env_id: str) -> Measurement:
@@ -97,7 +100,7 @@ def scalar(env_id: str) -> Measurement:
         _, _, terminated, truncated, state["info"] = env.step(action)
         return bool(terminated or truncated)
 
-    return stepper(step, lambda info: info["action_mask"], env, 1)
+    return stepper(step, env, 1)
 
 
 def median_ratios(measurements: dict[str, Measurement], repeats: int) -> dict[str, float]:
