@@ -133,6 +133,10 @@ class ReplayDynamics(EpisodeDynamics):
             and self.max_episode_steps >= self.default_max_episode_steps
         )
 
+    def affordable(self, prompt_tokens: np.ndarray) -> np.ndarray:
+        """Choices whose reserve the budget covers, (num_envs, num_choices)."""
+        return self.pool.reserve_usd(prompt_tokens) <= self.usd_left[:, None]
+
     # -- the environment as a policy file and references see it --------------------------------------------------
 
     def policy_card(self) -> dict[str, Any]:
