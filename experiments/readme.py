@@ -239,7 +239,7 @@ def unseen() -> str:
     rows = []
     for part in data["hold_outs"]:
         for name, rivals in part["against"].items():
-            if "A at B's cost" in rivals:
+            if "A at B's cost" in rivals and name in ("B without newcomers", "B, 30 probes", "B, 100 probes"):
                 lost = (f"{-100 * d:+.1f} {SIGNS[verdict]}" for verdict, d, _, _ in rivals["A at B's cost"])
                 rows.append([", ".join(part["newcomers"]), name, *lost])
     weights = [f"w = {w:g}" for w in data["hold_outs"][0]["weights"]]

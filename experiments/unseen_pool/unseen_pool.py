@@ -57,7 +57,8 @@ class Watched:
 
     def act(self, observation: Any, action_mask: Any) -> Any:
         action, d = self.policy.act(observation, action_mask), self.dynamics
-        called = action[d.active & (action >= d.first_call) & (action < d.first_accept)] - d.first_call
+        first_call, first_accept = d.layout.action("call", 0), d.layout.action("accept", 0)
+        called = action[d.active & (action >= first_call) & (action < first_accept)] - first_call
         self.calls += np.bincount(called, minlength=len(self.calls))
         return action
 
@@ -67,11 +68,13 @@ def title(held: tuple[str, ...]) -> str:
 
 
 def train_one(task: tuple[str, str, int, str, int]) -> str:
-    """Train one policy on a log; returns its folder."""
+    """Train one policy on a log, unless that was done before; returns its folder."""
     from rlroute.agents.rllib.ppo import PPOArguments, train
     from rlroute.log import load_log
 
     kind, log, seed, out, steps = task
+    if (done := Path(out) / "policy").is_dir():
+        return str(done)
     arguments: dict[str, Any] = {"log": log, "preference": PREFERENCE}
     if kind == "B varied":
         arguments["pool_size"] = (LEAST_POOL, load_log(log).arrays.num_choices)
@@ -303,7 +306,9 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=4, help="of each task of val and test")
     parser.add_argument("--sets", type=int, default=len(HOLD_OUTS), help="how many of the hold-out sets")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs/unseen_pool"), help="policies and smaller logs")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/unseen_pool"), help="policies and smaller logs, kept for the next run"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
 
@@ -319,7 +324,13 @@ def main() -> None:
     runs = [(kind, held, seed) for held in hold_outs for kind in KINDS for seed in seeds]
     runs += [("A", (), seed) for seed in seeds]
     tasks = [
-        (kind, logs[held], seed, str(options.work / "policies" / "-".join((kind, *held, str(seed)))), options.steps)
+        (
+            kind,
+            logs[held],
+            seed,
+            str(options.work / f"policies-{options.steps}" / "-".join((kind, *held, str(seed)))),
+            options.steps,
+        )
         for kind, held, seed in runs
     ]
     with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
