@@ -148,13 +148,15 @@ def test_importing_loads_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", REGISTRY, ids=lambda row: row.id)
-def test_a_warm_environment_loads_nothing_heavy(row: EnvEntry, tmp_path: Path) -> None:
+def test_a_warm_environment_loads_nothing_heavy_but_what_compiles_its_steps(row: EnvEntry, tmp_path: Path) -> None:
     gym.make(row.id)
+    make = f"import gymnasium as gym; import rlroute; env = gym.make('{row.id}')"
     play = "env.reset(seed=0); env.step(env.action_space.sample())"
-    assert (
-        run(f"import gymnasium as gym; import rlroute; env = gym.make('{row.id}'); {play}; {LOADED}", tmp_path)
-        == "[]\n"
-    )
+    assert run(f"{make}; {LOADED}", tmp_path) == "[]\n"
+    loaded = run(f"{make}; {play}; {LOADED}", tmp_path)
+    assert set(ast.literal_eval(loaded)) <= {"numba", "scipy"}, "numba itself loads scipy"
+    interpreted = f"import os; os.environ['RLROUTE_JIT'] = '0'; {make}; {play}; {LOADED}"
+    assert run(interpreted, tmp_path) == "[]\n"
 
 
 def test_a_policy_acts_without_a_trainer(tmp_path: Path) -> None:

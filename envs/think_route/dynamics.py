@@ -58,8 +58,8 @@ class ThinkRouteDynamics(ReplayDynamics):
         index = arguments.obs == "index"
         self.layout = self.as_trained(make_layout(self.pool.size, self.arrays.extra.shape[1], arguments.checker, index))
         pool, recording = timed_pool(self.pool, self.l_ref), self.recording(self.layout)
+        self._priced = False
         price = np.zeros((self.arrays.num_states, self.pool.size), np.float32)
-        bind(fill_prices, price, pool, recording, 1.0)(price, pool, recording, float(self.c_ref))
         self.game = Game(
             slots=self.slots,
             calls=records((num_envs, self.pool.size), CALL),
@@ -77,6 +77,13 @@ class ThinkRouteDynamics(ReplayDynamics):
             reward=self.reward_rules(),
             recent=np.zeros((2, RECENT + 1)),
         )
+
+    def begin(self, which: np.ndarray, tasks: np.ndarray | None = None) -> None:
+        if not self._priced:  # not at construction: whoever only looks at an environment needs no compiler
+            arguments = (self.game.price, self.game.pool, self.game.recording, float(self.c_ref))
+            bind(fill_prices, *arguments)(*arguments)
+            self._priced = True
+        super().begin(which, tasks)
 
     @property
     def default_max_episode_steps(self) -> int:
