@@ -41,7 +41,7 @@ class Job:
     arguments: dict[str, Any]
     ranges: dict[str, Any]  # what is drawn per episode in training, and set by `settings` in the contest
     settings: tuple[Setting, ...]
-    training: dict[str, Any]  # of PPOArguments; what worth/runs.yaml uses, where the same router is trained there
+    training: dict[str, Any]  # of PPOArguments; shorter than in worth/runs.yaml, so that all is done in minutes
     replays: bool = True  # a log; else a suite of graphs, which is made in a moment
     teacher: str = ""  # the reference that a clone to start training from is made of
 
@@ -52,7 +52,7 @@ THINK = Job(
     arguments={"log": "questions"},
     ranges={"preference": (0.02, 1.5)},
     settings=tuple(Setting.weight(w) for w in WEIGHTS),
-    training={"total_steps": 600_000},
+    training={"total_steps": 400_000},
 )
 BUDGET = Job(
     folder="budget_route",
@@ -60,7 +60,7 @@ BUDGET = Job(
     arguments={"log": "tasks"},
     ranges={"budget_calls": (1, 6)},
     settings=tuple(Setting.calls(cap) for cap in CAPS),
-    training={"total_steps": 3_000_000, "num_envs": 1024, "minibatch": 8192, "learning_rate": 2e-3},
+    training={"total_steps": 1_000_000, "num_envs": 1024, "minibatch": 8192, "learning_rate": 2e-3},
 )
 
 EFFORT = Job(
@@ -69,7 +69,7 @@ EFFORT = Job(
     arguments={"log": "efforts"},
     ranges={"preference": (0.05, 1.2)},
     settings=tuple(Setting.weight(w) for w in (0.1, 0.3, 1.0)),
-    training={"total_steps": 1_500_000, "num_envs": 1024, "minibatch": 8192, "learning_rate": 2e-3},
+    training={"total_steps": 500_000, "num_envs": 1024, "minibatch": 8192, "learning_rate": 2e-3},
 )
 TOOLS = Job(
     folder="tool_graph",
@@ -77,7 +77,7 @@ TOOLS = Job(
     arguments={"log": "stochastic-small"},
     ranges={"model_cost": (0.01, 0.5)},
     settings=tuple(Setting.model_cost(c) for c in (0.02, 0.1, 0.3)),
-    training={"total_steps": 1_000_000, "num_envs": 1024, "minibatch": 8192, "learning_rate": 1e-3, "entropy": 0.003},
+    training={"total_steps": 300_000, "num_envs": 1024, "minibatch": 8192, "learning_rate": 1e-3, "entropy": 0.003},
     replays=False,
     teacher="healing router",
 )
