@@ -180,7 +180,7 @@ def main() -> int:
 
     console, began = Console(), time.perf_counter()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    jobs = [BUDGET, THINK, EFFORT, TOOLS]
+    jobs = [TOOLS, BUDGET, THINK, EFFORT]
     try:
         if options.log:
             jobs = [replace(THINK, arguments={"log": find_log(options.log)}, training={})]
