@@ -52,6 +52,10 @@ class EpisodeDynamics(ABC):
         self._rules: Rules | None = None
         self._kernels: tuple[Callable[..., None], Callable[..., None]] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle says how these were made, as Gymnasium's EzPickle does for environments; episodes begin anew."""
+        return type(self), (self.arguments, self.num_envs)
+
     # -- what a family provides ---------------------------------------------------------------------------------
 
     @property

@@ -31,7 +31,7 @@ def observation_space(layout: Layout, mask_in_obs: bool) -> gym.Space:
     return gym.spaces.Dict({"observation": box, "action_mask": gym.spaces.MultiBinary(layout.num_actions)})
 
 
-class RoutingVectorEnv(gym.vector.VectorEnv):
+class RoutingVectorEnv(gym.vector.VectorEnv, gym.utils.EzPickle):
     """N episodes in lock-step. `autoreset` is "next_step", "same_step", or "disabled" (finished slots idle).
 
     ``reset(options=…)`` takes ``task`` (state id or row of a root state, or one per slot), ``group`` (K consecutive
@@ -55,6 +55,8 @@ class RoutingVectorEnv(gym.vector.VectorEnv):
         render_mode: str | None = None,
         **arguments: Any,
     ) -> None:
+        how = {"autoreset": autoreset, "mask_in_obs": mask_in_obs, "render_mode": render_mode}
+        gym.utils.EzPickle.__init__(self, num_envs, **how, **arguments)
         mode = autoreset if isinstance(autoreset, AutoresetMode) else AUTORESET.get(str(autoreset))
         if mode is None:
             raise ValueError(f"autoreset={autoreset!r}: expected one of {', '.join(map(repr, AUTORESET))}")
@@ -201,13 +203,14 @@ class RoutingVectorEnv(gym.vector.VectorEnv):
         return rows
 
 
-class RoutingEnv(gym.Env):
+class RoutingEnv(gym.Env, gym.utils.EzPickle):
     """One episode at a time: slot 0 of the vector face, or slot i with ``reset(options={"slot": i})``."""
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
     vector_type: ClassVar[type[RoutingVectorEnv]]
 
     def __init__(self, *, mask_in_obs: bool = False, render_mode: str | None = None, **arguments: Any) -> None:
+        gym.utils.EzPickle.__init__(self, mask_in_obs=mask_in_obs, render_mode=render_mode, **arguments)
         self.batch = self.vector_type(
             1, autoreset="disabled", mask_in_obs=mask_in_obs, render_mode=render_mode, **arguments
         )

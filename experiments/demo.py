@@ -106,7 +106,7 @@ def run(job: Job, out: Path, seed: int, queue: Any) -> Any:
         shares[0] += share
         queue.put((job.folder, "evaluate", shares[0]))
 
-    return contest(job.env_id, job.arguments, job.settings, trained, progress=competing)
+    return contest(job.env_id, job.arguments, job.settings, trained, progress=competing).without_policies()
 
 
 def find_log(path: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -30,6 +30,10 @@ class Study:
     test: Evaluation
     tuned: dict[str, list[Tuned]]
     frontiers: list[Frontier] = field(default_factory=list)
+
+    def without_policies(self) -> Study:
+        """The same without what val chose, for another process: policies hold the environments they were played on."""
+        return replace(self, tuned={})
 
 
 def single_choices(make_env: MakeEnv, setting: Setting) -> dict[str, Policy]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from logs import budget_vec, think_vec
@@ -12,6 +14,7 @@ from numpy.testing import assert_array_equal
 from random_logs import many_questions, many_tasks
 
 from rlroute import jit
+from rlroute.envs import REGISTRY
 from rlroute.envs.effort_route.env import EffortRouteVectorEnv
 from rlroute.log import Log
 
@@ -85,3 +88,18 @@ def test_compiled_and_interpreted_kernels_give_the_same_bits(
         assert compiled.dtype == interpreted.dtype
         assert_array_equal(compiled, interpreted)
     assert sum(ended.sum() for ended in stories[0][4::7]) > SLOTS
+
+
+@pytest.mark.parametrize("env_id", [row.id for row in REGISTRY])
+def test_a_pickled_environment_plays_the_same_episodes(env_id: str) -> None:
+    env: Any = gym.make_vec(
+        env_id, num_envs=4, vectorization_mode="vector_entry_point", autoreset="same_step"
+    ).unwrapped
+    env.reset(seed=1)
+    copy = pickle.loads(pickle.dumps(env))
+    assert_array_equal(env.reset(seed=0)[0], copy.reset(seed=0)[0])
+    for _ in range(20):
+        action = env.dynamics.action_mask.argmax(axis=1)
+        for ours, theirs in zip(env.step(action)[:4], copy.step(action)[:4], strict=True):
+            assert_array_equal(ours, theirs)
+    assert pickle.loads(pickle.dumps(gym.make(env_id).unwrapped)).layout == env.layout

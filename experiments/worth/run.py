@@ -104,7 +104,7 @@ def compete(task: tuple[dict[str, Any], str, int, list[str], dict[str, Any]]) ->
 
     trained = {f"{TRAINED}, seed {seed}": load_policy(path) for seed, path in enumerate(policies)}
     arguments = {"log": log, "split_salt": salt, **run["arguments"], **condition}
-    return contest(run["env"], arguments, settings_of(run), trained, run["episodes"])
+    return contest(run["env"], arguments, settings_of(run), trained, run["episodes"]).without_policies()
 
 
 def by_seed(study: Any, num_seeds: int) -> list[Any]:
