@@ -106,7 +106,8 @@ def run(job: Job, out: Path, seed: int, queue: Any) -> Any:
         shares[0] += share
         queue.put((job.folder, "evaluate", shares[0]))
 
-    return contest(job.env_id, job.arguments, job.settings, trained, progress=competing).without_policies()
+    study = contest(job.env_id, job.arguments, job.settings, trained, episodes=1, progress=competing)
+    return study.without_policies()
 
 
 def find_log(path: str) -> str:
