@@ -27,10 +27,6 @@ class Terms(NamedTuple):
     budget_usd: np.ndarray
     budget_calls: np.ndarray
 
-    @classmethod
-    def empty(cls, num_envs: int) -> Terms:
-        return cls(*(np.zeros(num_envs), np.zeros(num_envs), np.full(num_envs, np.inf), np.full(num_envs, np.inf)))
-
 
 @dataclass(frozen=True)
 class TermRanges:
