@@ -84,13 +84,13 @@ def text_size(layout: Layout) -> int:
 
 
 @kernel
-def write_static(out: np.ndarray, i: int, frame: Frame, known: np.ndarray, s: int) -> int:
-    """Writes text and extra features of state `s`, or its row, at the start of row `i`; returns where they end."""
+def write_static(out: np.ndarray, i: int, frame: Frame, features: np.ndarray, s: int, first: int) -> int:
+    """Writes text and extra features of state `s`, which begin at `first`, or its row; returns where they end."""
     if frame.static_size == 0:
         out[i, 0] = s
         return 1
     for k in range(frame.static_size):
-        out[i, k] = known[s, k]
+        out[i, k] = features[s, first + k]
     return frame.static_size
 
 

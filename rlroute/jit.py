@@ -36,12 +36,17 @@ def kernel(function: F) -> F:
 
 
 def records(shape: int | tuple[int, ...], fields: Mapping[str, Any]) -> np.ndarray:
-    """An array of zeros with named fields, given as {name: type, or (type, shape)}.
+    """An array of zeros with named fields, see `record_type`."""
+    return np.zeros(shape, record_type(fields))
+
+
+def record_type(fields: Mapping[str, Any]) -> np.dtype:
+    """The type of elements with named fields, given as {name: type, or (type, shape)}.
 
     In kernels and out of them ``array[i].name`` is a field of element i, and ``array["name"]`` a view of all of them.
     """
     columns = [(name, *kind) if isinstance(kind, tuple) else (name, kind) for name, kind in fields.items()]
-    return np.zeros(shape, np.dtype((np.record, np.dtype(columns, align=True))))
+    return np.dtype((np.record, np.dtype(columns, align=True)))
 
 
 def bind(function: Callable[..., Any], *arguments: Any) -> Callable[..., None]:

@@ -8,14 +8,13 @@ import numpy as np
 
 from rlroute.envs.budget_route.observation import add_call, clear, observe_step, observe_terms, served_tokens
 from rlroute.envs.observing import Frame
-from rlroute.envs.recording import ATTEMPTS, PROMPT_TOKENS, Recording, draw_pool, draw_response
+from rlroute.envs.recording import ATTEMPTS, PROMPT_TOKENS, STEP, Recording, call_of, draw_pool, draw_response, touch
 from rlroute.envs.slots import Rules, account, begin_episode, begin_step, end_step, is_stuck, refuse
 from rlroute.jit import kernel
 from rlroute.pool import call_usd, reserve_usd
 from rlroute.rewards import ARES, RewardRules, ares, replay_reward
 
 BLOCK = 64  # slots whose memory is awaited together
-LINE = 16  # floats in a line of the cache
 LED_TO = -2  # in place of a state: the one that the slot's response leads to
 RESPONSE_FIELDS = (
     "cost_usd",
@@ -89,9 +88,7 @@ def fetch(rules: Rules, game: Game, action: np.ndarray, first: int, beyond: int)
             slots[i].entered = recording.responses[slots[i].row].next_state
         following = slots[i].entered
         if following >= 0:
-            touched += recording.calls[following, 0, 0] + recording.states[following].step
-            for k in range(0, recording.known.shape[1], LINE):
-                touched += recording.known[following, k]
+            touched += touch(recording, following)
     game.recent[1, 0] = touched  # so that the reading is not optimised away
 
 
@@ -138,7 +135,7 @@ def act(game: Game, i: int, choice: int) -> None:
     cost, latency = response.cost_usd, float(response.latency_s)
     # Of a call that failed the provider has said what it costs, be it nothing.
     if game.recharged and not response.error:
-        largest = game.recording.calls[me.state, choice, PROMPT_TOKENS]
+        largest = call_of(game.recording, me.state, choice, PROMPT_TOKENS)
         cached = min(served_tokens(game.slots, game.calls, pool, i, choice, largest), prompt)
         prices = pool[choice].input_usd, pool[choice].cached_input_usd, pool[choice].output_usd
         cost = call_usd(prompt, cached, completion, prices[0], prices[1], prices[2])
@@ -171,10 +168,10 @@ def write_mask(game: Game, i: int) -> None:
     """A choice may be called where it is recorded, its expensive calls are not used up, and its reserve is covered."""
     me, pool = game.slots[i], game.pool
     for c in range(len(pool)):
-        legal = game.in_pool[i, c] and game.recording.calls[me.state, c, ATTEMPTS] > 0
+        legal = game.in_pool[i, c] and call_of(game.recording, me.state, c, ATTEMPTS) > 0
         legal = legal and (me.calls_left >= 1 or not pool[c].expensive)
         if legal and np.isfinite(me.usd_left):
-            prompt, limit = game.recording.calls[me.state, c, PROMPT_TOKENS], pool[c].max_completion_tokens
+            prompt, limit = call_of(game.recording, me.state, c, PROMPT_TOKENS), pool[c].max_completion_tokens
             legal = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd) <= me.usd_left
         game.mask[i, c] = legal
 
@@ -183,5 +180,5 @@ def write_mask(game: Game, i: int) -> None:
 def observe(game: Game, i: int) -> None:
     """Fill row `i` of the observations."""
     s = game.slots[i].state
-    step = game.recording.states[s].step
+    step = game.recording.numbers[s, STEP]
     observe_step(game.seen, i, game.frame, game.slots, game.calls, game.pool, game.recording, s, step, game.mask)

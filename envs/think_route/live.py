@@ -22,6 +22,7 @@ from rlroute.envs.think_route.heard import (
     write_mask,
 )
 from rlroute.envs.think_route.observation import (
+    ESTIMATES,
     fill_prices,
     observe_progress,
     observe_question,
@@ -41,6 +42,7 @@ class ThinkRouteLive(LiveBase):
     """
 
     slot_fields: ClassVar[dict[str, Any]] = TRACE
+    estimates: ClassVar[tuple[str, ...]] = ESTIMATES
     foreign_terms: ClassVar[dict[str, str]] = {"budget_calls": "ThinkRoute's own max_rounds of training, or budget_usd"}
 
     @classmethod

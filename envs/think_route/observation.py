@@ -8,7 +8,7 @@ import numpy as np
 
 from rlroute.envs import observing
 from rlroute.envs.observing import Frame, money_feature, penalty_feature, reserve_share, weight_feature, write_static
-from rlroute.envs.recording import PROMPT_TOKENS, Recording
+from rlroute.envs.recording import PROMPT_TOKENS, Recording, call_of, features_at
 from rlroute.envs.think_route.heard import HouseRules, can_think
 from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
@@ -17,6 +17,7 @@ from rlroute.pool import Pool, likely_usd
 CHARS_SCALE = 10.0  # log(1 + characters) of the longest answers
 DEPTH_SCALE = 4.0
 UNSEEN = 0.5  # stands for a verdict
+ESTIMATES = ("prior",)
 
 ROUNDS_LEFT_FEATURE = Feature("rounds_left", "share of max_rounds")
 CAN_THINK_FEATURE = Feature("can_think", "flag")
@@ -91,7 +92,7 @@ def fill_prices(price: np.ndarray, pool: np.ndarray, recording: Recording, c_ref
     """The feature `price` of every state and choice, (S, num_choices) float32, once a log: it takes logarithms."""
     for s in range(price.shape[0]):
         for c in range(price.shape[1]):
-            price[s, c] = money_feature(likely_usd(pool, c, recording.calls[s, c, PROMPT_TOKENS], 0), c_ref)
+            price[s, c] = money_feature(likely_usd(pool, c, call_of(recording, s, c, PROMPT_TOKENS), 0), c_ref)
 
 
 @kernel
@@ -119,7 +120,8 @@ def observe_question(
     s: int,
 ) -> None:
     """Fill what holds of the question of state `s` before anything is heard: texts, priors, prices, no replies."""
-    at = write_static(out, i, frame, recording.known, s)
+    first = features_at(len(pool))
+    at = write_static(out, i, frame, recording.features, s, first)
     if frame.static_size == 0:
         for c in range(len(pool)):
             block = frame.context_size + c * frame.block_size
@@ -129,8 +131,8 @@ def observe_question(
     out[i, at + DEPTH] = min(slots[i].depth / DEPTH_SCALE, 1.0)
     for c in range(len(pool)):
         block = frame.context_size + c * frame.block_size
-        usd = likely_usd(pool, c, recording.calls[s, c, PROMPT_TOKENS], 0)
-        out[i, block + PRIOR] = recording.known[s, frame.static_size + c]
+        usd = likely_usd(pool, c, call_of(recording, s, c, PROMPT_TOKENS), 0)
+        out[i, block + PRIOR] = recording.features[s, first + at + c]
         out[i, block + PRICE] = price[s, c]
         out[i, block + WEIGHTED_PRICE] = penalty_feature(slots[i].cost_weight, usd, frame.c_ref)
         for k in range(CALLS, VERDICT_SEEN + 1):

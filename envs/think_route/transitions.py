@@ -8,7 +8,16 @@ from typing import NamedTuple
 import numpy as np
 
 from rlroute.envs.observing import Frame
-from rlroute.envs.recording import ATTEMPTS, PROMPT_TOKENS, Recording, draw_pool, draw_response
+from rlroute.envs.recording import (
+    ATTEMPTS,
+    PROMPT_TOKENS,
+    THINK_STATE,
+    Recording,
+    call_of,
+    draw_pool,
+    draw_response,
+    touch,
+)
 from rlroute.envs.slots import Rules, account, begin_episode, begin_step, end_step, is_stuck, refuse
 from rlroute.envs.think_route.heard import UNLIMITED, HouseRules, accepted, add_reply, forget, write_mask
 from rlroute.envs.think_route.observation import observe_progress, observe_question, observe_reply, observe_terms
@@ -17,7 +26,6 @@ from rlroute.pool import reserve_usd
 from rlroute.rewards import RewardRules, replay_reward
 
 BLOCK = 64  # slots whose memory is awaited together
-LINE = 16  # floats in a line of the cache
 THINK, CHECK = range(2)
 RESPONSE_FIELDS = (
     "cost_usd",
@@ -106,11 +114,9 @@ def fetch(rules: Rules, game: Game, action: np.ndarray, first: int, beyond: int)
             slots[i].entered = -1 if response.ends else response.next_state
         following = slots[i].entered
         if following >= 0:
-            touched += recording.calls[following, 0, 0] + recording.states[following].step
+            touched += touch(recording, following)
             if game.frame.static_size > 0:
                 touched += game.price[following, 0]
-                for k in range(0, game.frame.static_size + len(game.pool), LINE):
-                    touched += recording.known[following, k]
     game.recent[1, 0] = touched  # so that the reading is not optimised away
 
 
@@ -137,10 +143,10 @@ def arrive(game: Game, i: int) -> bool:
     """A new question: slot `i` stands at it, nothing has been heard about it; returns whether anything is legal."""
     me, pool = game.slots[i], game.pool
     forget(game.slots, game.calls, game.heard, i)
-    me.think_state = game.recording.states[me.state].think_state
+    me.think_state = game.recording.numbers[me.state, THINK_STATE]
     for c in range(len(pool)):
-        prompt = game.recording.calls[me.state, c, PROMPT_TOKENS]
-        attempts = game.recording.calls[me.state, c, ATTEMPTS] if game.in_pool[i, c] else 0
+        prompt = call_of(game.recording, me.state, c, PROMPT_TOKENS)
+        attempts = call_of(game.recording, me.state, c, ATTEMPTS) if game.in_pool[i, c] else 0
         game.calls[i, c].attempts = UNLIMITED if game.house.unlimited and attempts > 0 else attempts
         limit = pool[c].max_completion_tokens
         game.calls[i, c].reserve_usd = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd)
