@@ -70,7 +70,8 @@ def state_rows(head: np.ndarray, calls: np.ndarray, features: np.ndarray) -> np.
     parts = head, calls.reshape(len(calls), -1), np.ascontiguousarray(features).view(np.int32)
     used = sum(part.shape[1] for part in parts)
     rows = np.zeros((len(head), -(-used // LINE) * LINE), np.int32)
-    return np.concatenate(parts, axis=1, out=rows[:, :used]).base
+    np.concatenate(parts, axis=1, out=rows[:, :used])
+    return rows
 
 
 def pack(arrays: LogArrays, features: LogFeatures, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from rlroute.envs.budget_route.observation import add_call, clear, observe_step, observe_terms, served_tokens
 from rlroute.envs.observing import Frame
 from rlroute.envs.recording import ATTEMPTS, PROMPT_TOKENS, STEP, Recording, call_of, draw_pool, draw_response, touch
-from rlroute.envs.slots import Rules, account, begin_episode, begin_step, end_step, is_stuck, refuse
+from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, is_stuck, refuse, show
 from rlroute.jit import kernel
 from rlroute.pool import call_usd, reserve_usd
 from rlroute.rewards import ARES, RewardRules, ares, replay_reward
@@ -48,8 +48,8 @@ class Game(NamedTuple):
 
 
 @kernel
-def step_all(rules: Rules, game: Game, action: np.ndarray) -> None:
-    """One step of every slot."""
+def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None:
+    """One step of every slot, and what it shows."""
     slots = game.slots
     for first in range(0, len(action), BLOCK):
         beyond = min(first + BLOCK, len(action))
@@ -60,6 +60,7 @@ def step_all(rules: Rules, game: Game, action: np.ndarray) -> None:
                     begin(game, i)
                 else:
                     end_step(rules, slots, i, move(game, i, action[i]))
+            show(slots, game.mask, game.seen, shown, i)
 
 
 @kernel

@@ -18,7 +18,7 @@ from rlroute.envs.recording import (
     draw_response,
     touch,
 )
-from rlroute.envs.slots import Rules, account, begin_episode, begin_step, end_step, is_stuck, refuse
+from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, is_stuck, refuse, show
 from rlroute.envs.think_route.heard import UNLIMITED, HouseRules, accepted, add_reply, forget, write_mask
 from rlroute.envs.think_route.observation import observe_progress, observe_question, observe_reply, observe_terms
 from rlroute.jit import kernel
@@ -64,8 +64,8 @@ class Game(NamedTuple):
 
 
 @kernel
-def step_all(rules: Rules, game: Game, action: np.ndarray) -> None:
-    """One step of every slot."""
+def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None:
+    """One step of every slot, and what it shows."""
     slots = game.slots
     for first in range(0, len(action), BLOCK):
         beyond = min(first + BLOCK, len(action))
@@ -76,6 +76,7 @@ def step_all(rules: Rules, game: Game, action: np.ndarray) -> None:
                     begin(game, i)
                 else:
                     end_step(rules, slots, i, move(game, i, action[i]))
+            show(slots, game.mask, game.seen, shown, i)
 
 
 @kernel
