@@ -155,14 +155,14 @@ class EpisodeDynamics(ABC):
 
     def step(self, action: np.ndarray) -> Shown:
         """Move every active slot by its action, (num_envs,) int64; idle slots stay as they are."""
-        shown = nothing_shown(self.num_envs, self.layout.size, self.layout.num_actions)
+        shown = nothing_shown(self.num_envs, self.layout.size)
         self._bound()[1](self.rules, self.game, action, shown)
         return shown
 
     def _bound(self) -> tuple[Callable[..., None], Callable[..., None]]:
         """The two kernels, ready to be called."""
         if self._kernels is None:
-            numbers, shown = np.zeros(1, np.int64), nothing_shown(1, self.layout.size, self.layout.num_actions)
+            numbers, shown = np.zeros(1, np.int64), nothing_shown(1, self.layout.size)
             kind = type(self)
             self._kernels = (
                 bind(kind.enter_all, self.rules, self.game, numbers, numbers),

@@ -121,23 +121,26 @@ class RoutingVectorEnv(gym.vector.VectorEnv, gym.utils.EzPickle):
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         shown = self.dynamics.step(self._actions(actions))
-        final: dict[str, Any] = {}
+        mask, final = self.dynamics.action_mask.copy(), dict[str, Any]()
         if self.autoreset is AutoresetMode.SAME_STEP:
             ended = shown.terminated | shown.truncated
             if ended.any():
-                final = {"_final_obs": ended, "_final_info": ended, **self._restarted(shown, np.flatnonzero(ended))}
-        observation, info = self._told(shown.observation, shown.mask, shown.vector, shown.totals)
+                final = {
+                    "_final_obs": ended,
+                    "_final_info": ended,
+                    **self._restarted(shown, mask, np.flatnonzero(ended)),
+                }
+        observation, info = self._told(shown.observation, mask, shown.vector, shown.totals)
         return observation, shown.reward, shown.terminated, shown.truncated, info | final
 
-    def _restarted(self, shown: Shown, which: np.ndarray) -> dict[str, Any]:
+    def _restarted(self, shown: Shown, mask: np.ndarray, which: np.ndarray) -> dict[str, Any]:
         """Begins new episodes in the slots `which`, and shows them; returns what the old ones came to."""
         dynamics = self.dynamics
-        mask, totals = shown.mask.copy(), shown.totals.copy()
-        seen = _only(shown.observation, which), _only(mask, which) if self.mask_in_obs else mask
-        final_obs, _ = self._told(*seen, shown.vector, totals)
-        _, final_info = self._told(shown.observation, mask, shown.vector, totals)
+        old = mask.copy(), shown.vector, shown.totals.copy()
+        final_obs, _ = self._told(_only(shown.observation, which), _only(mask, which), *old[1:])
+        _, final_info = self._told(shown.observation, *old)
         dynamics.begin(which)
-        shown.observation[which], shown.mask[which] = dynamics.observation[which], dynamics.action_mask[which]
+        shown.observation[which], mask[which] = dynamics.observation[which], dynamics.action_mask[which]
         shown.totals[which] = dynamics.totals_vector[which]
         return {"final_obs": final_obs, "final_info": final_info}
 

@@ -18,7 +18,7 @@ from rlroute.cache import atomic_folder, cache_root
 from rlroute.draws import Stream, fold, permuted, to_unit
 from rlroute.envs.slots import Rules
 from rlroute.features import LogFeatures
-from rlroute.jit import kernel, record_type
+from rlroute.jit import kernel, prefetch, record_type
 from rlroute.log import Log
 
 VERSION = 1  # bumped when the same log would come out differently
@@ -141,12 +141,17 @@ def _load(path: Path) -> np.ndarray:
 
 
 @kernel
-def touch(recording: Recording, state: int) -> int:
-    """Reads one number of every line of the row of a state."""
-    touched = 0
+def await_state(recording: Recording, state: int) -> None:
+    """Asks for every line of the row of a state."""
     for k in range(0, recording.numbers.shape[1], LINE):
-        touched += recording.numbers[state, k]
-    return touched
+        prefetch(recording.numbers, state, k)
+
+
+@kernel
+def await_response(recording: Recording, row: int) -> None:
+    """Asks for a response, which may lie in two lines."""
+    prefetch(recording.responses, row, 0)
+    prefetch(recording.responses, row + 1, 0)
 
 
 @kernel

@@ -58,7 +58,6 @@ class Shown(NamedTuple):
     """What a step shows: arrays of its own, which no later step changes."""
 
     observation: np.ndarray  # (num_envs, layout.size) float32
-    mask: np.ndarray  # (num_envs, num_actions) int8
     reward: np.ndarray  # (num_envs,)
     vector: np.ndarray  # (num_envs, 4), see rlroute.rewards
     totals: np.ndarray  # (num_envs, 4), likewise
@@ -66,11 +65,10 @@ class Shown(NamedTuple):
     truncated: np.ndarray  # (num_envs,) bool
 
 
-def nothing_shown(num_envs: int, num_features: int, num_actions: int) -> Shown:
+def nothing_shown(num_envs: int, num_features: int) -> Shown:
     """Arrays for a step to fill."""
     return Shown(
         observation=np.empty((num_envs, num_features), np.float32),
-        mask=np.empty((num_envs, num_actions), np.int8),
         reward=np.empty(num_envs),
         vector=np.empty((num_envs, len(VECTOR_NAMES))),
         totals=np.empty((num_envs, len(VECTOR_NAMES))),
@@ -141,7 +139,7 @@ def end_step(rules: Rules, slots: np.ndarray, i: int, ended: bool) -> None:
 
 
 @kernel
-def show(slots: np.ndarray, mask: np.ndarray, seen: np.ndarray, shown: Shown, i: int) -> None:
+def show(slots: np.ndarray, seen: np.ndarray, shown: Shown, i: int) -> None:
     """Copy what slot `i` has come to, while its memory is at hand."""
     me = slots[i]
     shown.reward[i], shown.terminated[i], shown.truncated[i] = me.reward, me.terminated, me.truncated
@@ -149,8 +147,6 @@ def show(slots: np.ndarray, mask: np.ndarray, seen: np.ndarray, shown: Shown, i:
         shown.vector[i, k] = me.vector[k]
     shown.totals[i, 0], shown.totals[i, 1] = me.quality, me.cost_usd
     shown.totals[i, 2], shown.totals[i, 3] = me.latency_s, me.format
-    for k in range(mask.shape[1]):
-        shown.mask[i, k] = mask[i, k]
     for k in range(seen.shape[1]):
         shown.observation[i, k] = seen[i, k]
 

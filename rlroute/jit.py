@@ -35,6 +35,14 @@ def kernel(function: F) -> F:
     return function
 
 
+def prefetch(array: np.ndarray, row: int, column: int) -> None:
+    """Asks for the memory of an element that is read soon, and goes on at once. Uncompiled it does nothing.
+
+    A log is larger than the processor's caches: in a loop over many slots the waits for it overlap. `column` counts
+    where the array has one.
+    """
+
+
 def records(shape: int | tuple[int, ...], fields: Mapping[str, Any]) -> np.ndarray:
     """An array of zeros with named fields, see `record_type`."""
     return np.zeros(shape, record_type(fields))
@@ -95,6 +103,8 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
     code, scope = function.__code__, dict(function.__globals__)
     for name, callee in _callees(function).items():
         scope[name] = _dispatcher(callee)
+    if "prefetch" in code.co_names:
+        scope["prefetch"] = _prefetch_instruction()
     twin = types.FunctionType(code, scope, function.__name__, function.__defaults__)
     twin.__module__, twin.__qualname__ = function.__module__, function.__qualname__
     config: Any = numba.config
@@ -103,6 +113,32 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
         return numba.njit(**OPTIONS)(twin)
     finally:
         config.CACHE_DIR = before
+
+
+@functools.cache
+def _prefetch_instruction() -> Any:
+    """What `prefetch` compiles to."""
+    from llvmlite import ir
+    from numba import types as kinds
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    def prefetch(_: Any, array: Any, row: Any, column: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            kind = signature.args[0]
+            table = context.make_array(kind)(context, builder, arguments[0])
+            place = [context.cast(builder, arguments[k], signature.args[k], kinds.intp) for k in (1, 2)]
+            address = cgutils.get_item_pointer(context, builder, kind, table, place[: kind.ndim], wraparound=False)
+            byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+            ask = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+            asked = cgutils.get_or_insert_function(builder.module, ask, "llvm.prefetch.p0i8")
+            read, near, data = (ir.Constant(number, flag) for flag in (0, 3, 1))
+            builder.call(asked, [builder.bitcast(address, byte), read, near, data])
+            return context.get_dummy_value()
+
+        return kinds.void(array, row, column), generate
+
+    return intrinsic(prefetch)
 
 
 def _callees(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:

@@ -8,13 +8,24 @@ import numpy as np
 
 from rlroute.envs.budget_route.observation import add_call, clear, observe_step, observe_terms, served_tokens
 from rlroute.envs.observing import Frame
-from rlroute.envs.recording import ATTEMPTS, PROMPT_TOKENS, STEP, Recording, call_of, draw_pool, draw_response, touch
+from rlroute.envs.recording import (
+    ATTEMPTS,
+    PROMPT_TOKENS,
+    STEP,
+    Recording,
+    await_response,
+    await_state,
+    call_of,
+    draw_pool,
+    draw_response,
+)
 from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, is_stuck, refuse, show
 from rlroute.jit import kernel
 from rlroute.pool import call_usd, reserve_usd
 from rlroute.rewards import ARES, RewardRules, ares, replay_reward
 
-BLOCK = 64  # slots whose memory is awaited together
+BLOCK = 64  # slots whose responses are awaited together
+AHEAD = 6  # slots by which states are asked for before they are read
 LED_TO = -2  # in place of a state: the one that the slot's response leads to
 RESPONSE_FIELDS = (
     "cost_usd",
@@ -50,47 +61,54 @@ class Game(NamedTuple):
 @kernel
 def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None:
     """One step of every slot, and what it shows."""
-    slots = game.slots
     for first in range(0, len(action), BLOCK):
         beyond = min(first + BLOCK, len(action))
-        fetch(rules, game, action, first, beyond)
         for i in range(first, beyond):
-            if slots[i].active:
-                if slots[i].elapsed_steps == 0:
-                    begin(game, i)
-                else:
-                    end_step(rules, slots, i, move(game, i, action[i]))
-            show(slots, game.mask, game.seen, shown, i)
+            draw(rules, game, i, action[i])
+        for later in range(first, beyond + AHEAD):
+            if later < beyond:
+                look_ahead(game, later)
+            if later >= first + AHEAD:
+                finish(rules, game, shown, later - AHEAD, action[later - AHEAD])
 
 
 @kernel
-def fetch(rules: Rules, game: Game, action: np.ndarray, first: int, beyond: int) -> None:
-    """Begin the step, draw tasks and responses, and touch what will be read of them and of the states they lead to.
+def finish(rules: Rules, game: Game, shown: Shown, i: int, action: int) -> None:
+    """The step of slot `i`, for which everything was looked up."""
+    slots = game.slots
+    if slots[i].active:
+        if slots[i].elapsed_steps == 0:
+            begin(game, i)
+        else:
+            end_step(rules, slots, i, move(game, i, action))
+    show(slots, game.seen, shown, i)
 
-    A log is larger than the processor's caches. In short loops over a block of slots the waits for memory overlap.
-    """
-    slots, recording, touched = game.slots, game.recording, 0.0
-    for i in range(first, beyond):
-        restart = rules.restart and slots[i].finished
-        begin_step(slots, i)
-        slots[i].entered = -1
-        if restart:
-            begin_episode(rules, slots, game.roots, i, -1)
-            draw_pool(rules, slots, game.in_pool, game.pool_size, i)
-            slots[i].entered = slots[i].state
-        elif slots[i].active and game.mask[i, action[i]] == 1:
-            slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, action[i], 0)
-            slots[i].entered = LED_TO
-    for i in range(first, beyond):
-        if slots[i].entered == LED_TO:
-            touched += recording.responses[slots[i].row].cost_usd
-    for i in range(first, beyond):
-        if slots[i].entered == LED_TO:
-            slots[i].entered = recording.responses[slots[i].row].next_state
-        following = slots[i].entered
-        if following >= 0:
-            touched += touch(recording, following)
-    game.recent[1, 0] = touched  # so that the reading is not optimised away
+
+@kernel
+def draw(rules: Rules, game: Game, i: int, action: int) -> None:
+    """Begin the step of slot `i`, draw its task or its response, and ask for that."""
+    slots, recording = game.slots, game.recording
+    restart = rules.restart and slots[i].finished
+    begin_step(slots, i)
+    slots[i].entered = -1
+    if restart:
+        begin_episode(rules, slots, game.roots, i, -1)
+        draw_pool(rules, slots, game.in_pool, game.pool_size, i)
+        slots[i].entered = slots[i].state
+    elif slots[i].active and game.mask[i, action] == 1:
+        slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, action, 0)
+        await_response(recording, slots[i].row)
+        slots[i].entered = LED_TO
+
+
+@kernel
+def look_ahead(game: Game, i: int) -> None:
+    """See which state the step of slot `i` leads to, and ask for it."""
+    slots, recording = game.slots, game.recording
+    if slots[i].entered == LED_TO:
+        slots[i].entered = recording.responses[slots[i].row].next_state
+    if slots[i].entered >= 0:
+        await_state(recording, slots[i].entered)
 
 
 @kernel
@@ -113,7 +131,7 @@ def begin(game: Game, i: int) -> None:
 
 @kernel
 def move(game: Game, i: int, action: int) -> bool:
-    """One step of slot `i`, for which `fetch` has looked up the response; returns whether it ended the episode."""
+    """One step of slot `i`, whose response was looked up; returns whether that ended the episode."""
     slots, ended = game.slots, is_stuck(game.mask, i)
     if game.mask[i, action] == 1:
         act(game, i, action)

@@ -15,6 +15,7 @@ from rlroute.layout import Feature, Layout
 from rlroute.pool import Pool, likely_usd
 
 CHARS_SCALE = 10.0  # log(1 + characters) of the longest answers
+LENGTHS = np.array([math.log1p(chars) / CHARS_SCALE for chars in range(1024)])  # logarithms are slow
 DEPTH_SCALE = 4.0
 UNSEEN = 0.5  # stands for a verdict
 ESTIMATES = ("prior",)
@@ -141,6 +142,12 @@ def observe_question(
 
 
 @kernel
+def length_feature(chars: int) -> float:
+    """The length of an answer on a log scale, in [0, 1]."""
+    return LENGTHS[chars] if 0 <= chars < len(LENGTHS) else min(math.log1p(chars) / CHARS_SCALE, 1.0)
+
+
+@kernel
 def observe_reply(out: np.ndarray, i: int, frame: Frame, calls: np.ndarray, heard: np.ndarray, c: int) -> None:
     """Fill what the latest reply of choice `c`, which has given one, tells by itself."""
     block, reply = frame.context_size + c * frame.block_size, heard[i, calls[i, c].latest]
@@ -151,7 +158,7 @@ def observe_reply(out: np.ndarray, i: int, frame: Frame, calls: np.ndarray, hear
         return
     out[i, block + CALLS] = calls[i, c].count / heard.shape[1]
     out[i, block + ANSWERED] = True
-    out[i, block + LENGTH] = min(math.log1p(reply.chars) / CHARS_SCALE, 1.0)
+    out[i, block + LENGTH] = length_feature(reply.chars)
     out[i, block + FAILED], out[i, block + TRUNCATED] = reply.failed, reply.truncated
     out[i, block + VERDICT], out[i, block + VERDICT_SEEN] = verdict, seen
 

@@ -13,19 +13,22 @@ from rlroute.envs.recording import (
     PROMPT_TOKENS,
     THINK_STATE,
     Recording,
+    await_response,
+    await_state,
     call_of,
     draw_pool,
     draw_response,
-    touch,
 )
 from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, is_stuck, refuse, show
 from rlroute.envs.think_route.heard import UNLIMITED, HouseRules, accepted, add_reply, forget, write_mask
 from rlroute.envs.think_route.observation import observe_progress, observe_question, observe_reply, observe_terms
-from rlroute.jit import kernel
+from rlroute.jit import kernel, prefetch
 from rlroute.pool import reserve_usd
 from rlroute.rewards import RewardRules, replay_reward
 
-BLOCK = 64  # slots whose memory is awaited together
+BLOCK = 64  # slots whose responses are awaited together
+AHEAD = 6  # slots by which states are asked for before they are read
+LED_TO = -2  # in place of a state: the one that the slot's response leads to
 THINK, CHECK = range(2)
 RESPONSE_FIELDS = (
     "cost_usd",
@@ -66,59 +69,69 @@ class Game(NamedTuple):
 @kernel
 def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None:
     """One step of every slot, and what it shows."""
-    slots = game.slots
     for first in range(0, len(action), BLOCK):
         beyond = min(first + BLOCK, len(action))
-        fetch(rules, game, action, first, beyond)
         for i in range(first, beyond):
-            if slots[i].active:
-                if slots[i].elapsed_steps == 0:
-                    begin(game, i)
-                else:
-                    end_step(rules, slots, i, move(game, i, action[i]))
-            show(slots, game.mask, game.seen, shown, i)
+            draw(rules, game, i, action[i])
+        for later in range(first, beyond + AHEAD):
+            if later < beyond:
+                look_ahead(game, later)
+            if later >= first + AHEAD:
+                finish(rules, game, shown, later - AHEAD, action[later - AHEAD])
 
 
 @kernel
-def fetch(rules: Rules, game: Game, action: np.ndarray, first: int, beyond: int) -> None:
-    """Begin the step, draw tasks and responses, and touch what will be read of them and of the states they lead to.
+def finish(rules: Rules, game: Game, shown: Shown, i: int, action: int) -> None:
+    """The step of slot `i`, for which everything was looked up."""
+    slots = game.slots
+    if slots[i].active:
+        if slots[i].elapsed_steps == 0:
+            begin(game, i)
+        else:
+            end_step(rules, slots, i, move(game, i, action))
+    show(slots, game.seen, shown, i)
 
-    A log is larger than the processor's caches. In short loops over a block of slots the waits for memory overlap.
-    """
-    slots, recording, touched = game.slots, game.recording, 0.0
+
+@kernel
+def draw(rules: Rules, game: Game, i: int, action: int) -> None:
+    """Begin the step of slot `i`, draw its task or its response, and ask for that."""
+    slots, recording = game.slots, game.recording
     first_call = 1 + game.house.checks
     first_accept = first_call + len(game.pool)
-    for i in range(first, beyond):
-        restart = rules.restart and slots[i].finished
-        begin_step(slots, i)
-        slots[i].entered = -1
-        if restart:
-            begin_episode(rules, slots, game.roots, i, -1)
-            draw_pool(rules, slots, game.in_pool, game.pool_size, i)
-            slots[i].entered = slots[i].state
-        elif slots[i].active and game.mask[i, action[i]] == 1:
-            if action[i] == THINK:
-                slots[i].entered = slots[i].think_state
-            elif action[i] >= first_accept:
-                choice = action[i] - first_accept
-                slots[i].row = game.heard[i, accepted(game.house, slots, game.calls, game.heard, i, choice)].row
-            elif action[i] >= first_call:
-                choice = action[i] - first_call
-                drawn = game.calls[i, choice].count
-                slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, choice, drawn)
-    for i in range(first, beyond):
-        if slots[i].active and slots[i].entered < 0:
-            touched += recording.responses[slots[i].row].cost_usd
-    for i in range(first, beyond):
-        if slots[i].active and slots[i].entered < 0 and action[i] >= first_accept and game.mask[i, action[i]] == 1:
-            response = recording.responses[slots[i].row]
-            slots[i].entered = -1 if response.ends else response.next_state
-        following = slots[i].entered
-        if following >= 0:
-            touched += touch(recording, following)
-            if game.frame.static_size > 0:
-                touched += game.price[following, 0]
-    game.recent[1, 0] = touched  # so that the reading is not optimised away
+    restart = rules.restart and slots[i].finished
+    begin_step(slots, i)
+    slots[i].entered = -1
+    if restart:
+        begin_episode(rules, slots, game.roots, i, -1)
+        draw_pool(rules, slots, game.in_pool, game.pool_size, i)
+        slots[i].entered = slots[i].state
+    elif slots[i].active and game.mask[i, action] == 1:
+        if action == THINK:
+            slots[i].entered = slots[i].think_state
+        elif action >= first_accept:
+            choice = action - first_accept
+            slots[i].row = game.heard[i, accepted(game.house, slots, game.calls, game.heard, i, choice)].row
+            slots[i].entered = LED_TO
+            await_response(recording, slots[i].row)
+        elif action >= first_call:
+            choice = action - first_call
+            drawn = game.calls[i, choice].count
+            slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, choice, drawn)
+            await_response(recording, slots[i].row)
+
+
+@kernel
+def look_ahead(game: Game, i: int) -> None:
+    """See which state the step of slot `i` leads to, and ask for it."""
+    slots, recording = game.slots, game.recording
+    if slots[i].entered == LED_TO:
+        response = recording.responses[slots[i].row]
+        slots[i].entered = -1 if response.ends else response.next_state
+    following = slots[i].entered
+    if following >= 0:
+        await_state(recording, following)
+        if game.frame.static_size > 0:
+            prefetch(game.price, following, 0)
 
 
 @kernel
@@ -166,7 +179,7 @@ def go_on(game: Game, i: int) -> bool:
 
 @kernel
 def move(game: Game, i: int, action: int) -> bool:
-    """One step of slot `i`, for which `fetch` has looked up the row or the next state; returns whether it ended."""
+    """One step of slot `i`, whose row or next state was looked up; returns whether that ended the episode."""
     me, ended = game.slots[i], False
     if game.mask[i, action] == 0:
         ended = is_stuck(game.mask, i)

@@ -93,7 +93,7 @@ def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None
                 end(game, i, STOPPED)
         if did != NOTHING:
             learn(game, i, did)
-        show(slots, game.sight.mask, game.sight.seen, shown, i)
+        show(slots, game.sight.seen, shown, i)
 
 
 @kernel
