@@ -148,6 +148,12 @@ def await_state(recording: Recording, state: int) -> None:
 
 
 @kernel
+def await_calls(recording: Recording, state: int) -> None:
+    """Asks for where the responses of the first few choices lie."""
+    prefetch(recording.numbers, state, 0)
+
+
+@kernel
 def await_response(recording: Recording, row: int) -> None:
     """Asks for a response, which may lie in two lines."""
     prefetch(recording.responses, row, 0)

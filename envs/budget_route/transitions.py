@@ -13,6 +13,7 @@ from rlroute.envs.recording import (
     PROMPT_TOKENS,
     STEP,
     Recording,
+    await_calls,
     await_response,
     await_state,
     call_of,
@@ -64,6 +65,8 @@ def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None
     for first in range(0, len(action), BLOCK):
         beyond = min(first + BLOCK, len(action))
         for i in range(first, beyond):
+            if i + AHEAD < beyond:
+                await_calls(game.recording, game.slots[i + AHEAD].state)
             draw(rules, game, i, action[i])
         for later in range(first, beyond + AHEAD):
             if later < beyond:

@@ -91,8 +91,9 @@ def add_reply(slots: np.ndarray, calls: np.ndarray, heard: np.ndarray, i: int) -
     me = slots[i]
     reply, equal = heard[i, me.num_heard], 0
     if reply.answer >= 0:
-        equal = 1
-        for k in range(me.num_heard):
+        for k in range(heard.shape[1]):
+            if heard[i, k].choice < 0:
+                break  # no more replies
             if heard[i, k].answer == reply.answer:
                 heard[i, k].agreement += 1
                 equal += 1
@@ -128,11 +129,18 @@ def can_think(house: HouseRules, slots: np.ndarray, i: int) -> bool:
 
 @kernel
 def write_mask(
-    mask: np.ndarray, house: HouseRules, slots: np.ndarray, calls: np.ndarray, heard: np.ndarray, i: int
+    mask: np.ndarray,
+    house: HouseRules,
+    slots: np.ndarray,
+    calls: np.ndarray,
+    heard: np.ndarray,
+    i: int,
+    first: int,
+    beyond: int,
 ) -> bool:
-    """Row `i` of the legal actions: think, check (if it can be asked), call every choice, accept from every choice.
+    """Row `i` of the legal actions: think, check (if it can be asked), call and accept each choice.
 
-    Returns whether any is legal.
+    Of the choices those from `first` to before `beyond`. Returns whether any of what was written is legal.
     """
     me = slots[i]
     first_call, num_choices = 1 + house.checks, calls.shape[1]
@@ -142,7 +150,7 @@ def write_mask(
     if house.checks:
         unseen = me.num_heard > 0 and heard[i, max(me.num_heard - 1, 0)].checkable
         mask[i, 1] = unseen and rounds_left and house.check_cost_usd <= usd_left
-    for c in range(num_choices):
+    for c in range(first, beyond):
         call = calls[i, c]
         ready = rounds_left & (call.count < call.attempts) & (call.reserve_usd <= usd_left)
         mask[i, first_call + c], mask[i, first_call + num_choices + c] = ready, call.latest >= 0

@@ -173,15 +173,20 @@ def observe_progress(
     calls: np.ndarray,  # (num_envs, num_choices) records of `CALL`
     heard: np.ndarray,  # (num_envs, max_rounds) records of `REPLY`
     mask: np.ndarray,  # (num_envs, num_actions) int8
+    first: int,
+    beyond: int,
 ) -> None:
-    """Fill what any step may change: what is left, what may be done, how the answers heard agree."""
+    """Fill what any step may change: what is left, what may be done, how the answers heard agree.
+
+    What may be done is told of the choices from `first` to before `beyond`.
+    """
     me, first_call = slots[i], 1 + house.checks
     of_rounds, of_heard = 1.0 / heard.shape[1], 1.0 / max(me.num_heard, 1)  # shares: divisions are slow
     if frame.static_size == 0:
         out[i, 3], out[i, 4] = money_feature(me.usd_left, frame.c_ref), me.rounds_left * of_rounds
         out[i, 5] = can_think(house, slots, i)
         out[i, 6], out[i, 7] = me.num_heard * of_rounds, me.distinct * of_rounds
-        for c in range(calls.shape[1]):
+        for c in range(first, beyond):
             out[i, frame.context_size + c * frame.block_size] = mask[i, first_call + c]
     else:
         at = frame.static_size
@@ -191,12 +196,14 @@ def observe_progress(
         out[i, at + CAN_THINK] = can_think(house, slots, i)
         out[i, at + HEARD] = me.num_heard * of_rounds
         out[i, at + DISTINCT] = me.distinct * of_rounds
-        for c in range(calls.shape[1]):
+        for c in range(first, beyond):
             block = frame.context_size + c * frame.block_size
             out[i, block + CALLABLE] = mask[i, first_call + c]
             out[i, block + RESERVE] = reserve_share(calls[i, c].reserve_usd, me.usd_left)
-    for k in range(me.num_heard):
+    for k in range(heard.shape[1]):
         reply = heard[i, k]
+        if reply.choice < 0:
+            break  # no more replies
         if calls[i, reply.choice].latest == k:
             block = frame.context_size + reply.choice * frame.block_size
             if frame.static_size == 0:

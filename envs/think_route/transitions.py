@@ -13,6 +13,7 @@ from rlroute.envs.recording import (
     PROMPT_TOKENS,
     THINK_STATE,
     Recording,
+    await_calls,
     await_response,
     await_state,
     call_of,
@@ -72,6 +73,8 @@ def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None
     for first in range(0, len(action), BLOCK):
         beyond = min(first + BLOCK, len(action))
         for i in range(first, beyond):
+            if i + AHEAD < beyond:
+                await_calls(game.recording, game.slots[i + AHEAD].state)
             draw(rules, game, i, action[i])
         for later in range(first, beyond + AHEAD):
             if later < beyond:
@@ -165,15 +168,18 @@ def arrive(game: Game, i: int) -> bool:
         limit = pool[c].max_completion_tokens
         game.calls[i, c].reserve_usd = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd)
     observe_question(game.seen, i, game.frame, game.slots, pool, game.recording, game.price, me.state)
-    return go_on(game, i)
+    return go_on(game, i, 0, len(pool))
 
 
 @kernel
-def go_on(game: Game, i: int) -> bool:
-    """What slot `i` may do now, and what it sees of that; returns whether anything is legal."""
+def go_on(game: Game, i: int, first: int, beyond: int) -> bool:
+    """What slot `i` may do now, and what it sees of that; returns whether anything is legal.
+
+    Of the choices, something has changed of those from `first` to before `beyond`.
+    """
     house, slots, calls, heard = game.house, game.slots, game.calls, game.heard
-    legal = write_mask(game.mask, house, slots, calls, heard, i)
-    observe_progress(game.seen, i, game.frame, house, slots, calls, heard, game.mask)
+    legal = write_mask(game.mask, house, slots, calls, heard, i, first, beyond)
+    observe_progress(game.seen, i, game.frame, house, slots, calls, heard, game.mask, first, beyond)
     return legal
 
 
@@ -194,8 +200,12 @@ def move(game: Game, i: int, action: int) -> bool:
             me.depth += 1
             ended = not arrive(game, i)
         elif not ended:
-            observe_reply(game.seen, i, game.frame, game.calls, game.heard, game.heard[i, me.num_heard - 1].choice)
-            ended = not go_on(game, i)
+            choice = game.heard[i, me.num_heard - 1].choice
+            observe_reply(game.seen, i, game.frame, game.calls, game.heard, choice)
+            if me.rounds_left > 0 and math.isinf(me.usd_left):  # nothing that other choices depend on has changed
+                ended = not go_on(game, i, choice, choice + 1)
+            else:
+                ended = not go_on(game, i, 0, len(game.pool))
     me.reward = replay_reward(game.reward, game.recent, game.slots, i, ended)
     return ended
 
