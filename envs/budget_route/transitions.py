@@ -77,14 +77,30 @@ def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None
 
 @kernel
 def finish(rules: Rules, game: Game, shown: Shown, i: int, action: int) -> None:
-    """The step of slot `i`, for which everything was looked up."""
-    slots = game.slots
-    if slots[i].active:
-        if slots[i].elapsed_steps == 0:
-            begin(game, i)
-        else:
-            end_step(rules, slots, i, move(game, i, action))
-    show(slots, game.seen, shown, i)
+    """The step of slot `i`, for which everything was looked up.
+
+    What is long is called from one place only: kernels are inlined, and code beyond the processor's cache is slow.
+    """
+    me = game.slots[i]
+    if me.active:
+        begins, legal, ended = me.elapsed_steps == 0, game.mask[i, action] == 1, False
+        if begins:
+            open_episode(game, i)
+        elif legal:
+            act(game, i, action)
+            account(game.slots, i)
+            ended = game.recording.responses[me.row].ends
+        if begins or legal:
+            write_mask(game, i)
+            observe(game, i)
+        if not begins:
+            ended = ended or is_stuck(game.mask, i)
+            if legal:
+                me.reward = paid(game, i, ended)
+            elif not ended:
+                refuse(game.slots, i)
+            end_step(rules, game.slots, i, ended)
+    show(game.slots, game.seen, shown, i)
 
 
 @kernel
@@ -120,32 +136,16 @@ def enter_all(rules: Rules, game: Game, which: np.ndarray, tasks: np.ndarray) ->
     for k in range(len(which)):
         begin_episode(rules, game.slots, game.roots, which[k], tasks[k])
         draw_pool(rules, game.slots, game.in_pool, game.pool_size, which[k])
-        begin(game, which[k])
+        open_episode(game, which[k])
+        write_mask(game, which[k])
+        observe(game, which[k])
 
 
 @kernel
-def begin(game: Game, i: int) -> None:
-    """Slot `i` stands at the root state of a new episode."""
+def open_episode(game: Game, i: int) -> None:
+    """Nothing was done yet in the new episode of slot `i`."""
     clear(game.slots, game.calls, i)
-    write_mask(game, i)
     observe_terms(game.seen, i, game.frame, game.slots, game.pool)
-    observe(game, i)
-
-
-@kernel
-def move(game: Game, i: int, action: int) -> bool:
-    """One step of slot `i`, whose response was looked up; returns whether that ended the episode."""
-    slots, ended = game.slots, is_stuck(game.mask, i)
-    if game.mask[i, action] == 1:
-        act(game, i, action)
-        account(slots, i)
-        write_mask(game, i)
-        ended = game.recording.responses[slots[i].row].ends or is_stuck(game.mask, i)
-        slots[i].reward = paid(game, i, ended)
-        observe(game, i)
-    elif not ended:
-        refuse(slots, i)
-    return ended
 
 
 @kernel

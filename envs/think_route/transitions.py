@@ -85,14 +85,29 @@ def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None
 
 @kernel
 def finish(rules: Rules, game: Game, shown: Shown, i: int, action: int) -> None:
-    """The step of slot `i`, for which everything was looked up."""
-    slots = game.slots
-    if slots[i].active:
-        if slots[i].elapsed_steps == 0:
-            begin(game, i)
+    """The step of slot `i`, for which everything was looked up.
+
+    What is long is called from one place only: kernels are inlined, and code beyond the processor's cache is slow.
+    """
+    me = game.slots[i]
+    if me.active:
+        begins, legal, ended = me.elapsed_steps == 0, game.mask[i, action] == 1, False
+        if begins:
+            open_episode(game, i)
+        elif legal:
+            ended = act(game, i, action)
+            account(game.slots, i)
         else:
-            end_step(rules, slots, i, move(game, i, action))
-    show(slots, game.seen, shown, i)
+            ended = is_stuck(game.mask, i)
+        if (begins or legal) and not ended:
+            ended = not learn(game, i)
+        if not begins:
+            if legal or ended:
+                me.reward = replay_reward(game.reward, game.recent, game.slots, i, ended)
+            else:
+                refuse(game.slots, i)
+            end_step(rules, game.slots, i, ended)
+    show(game.slots, game.seen, shown, i)
 
 
 @kernel
@@ -143,22 +158,42 @@ def enter_all(rules: Rules, game: Game, which: np.ndarray, tasks: np.ndarray) ->
     for k in range(len(which)):
         begin_episode(rules, game.slots, game.roots, which[k], tasks[k])
         draw_pool(rules, game.slots, game.in_pool, game.pool_size, which[k])
-        begin(game, which[k])
+        game.slots[which[k]].entered = game.slots[which[k]].state
+        open_episode(game, which[k])
+        learn(game, which[k])
 
 
 @kernel
-def begin(game: Game, i: int) -> None:
-    """Slot `i` has all its rounds left at the root state of a new episode."""
+def open_episode(game: Game, i: int) -> None:
+    """Slot `i` has all its rounds left in a new episode."""
     game.slots[i].rounds_left = game.heard.shape[1]
-    game.slots[i].depth = 0
+    game.slots[i].depth = -1
     observe_terms(game.seen, i, game.frame, game.slots, game.pool)
-    arrive(game, i)
 
 
 @kernel
-def arrive(game: Game, i: int) -> bool:
-    """A new question: slot `i` stands at it, nothing has been heard about it; returns whether anything is legal."""
+def learn(game: Game, i: int) -> bool:
+    """What slot `i` sees where it has entered a question, or heard a reply; returns whether anything is legal."""
+    me, first, beyond = game.slots[i], 0, len(game.pool)
+    if me.entered >= 0:
+        arrive(game, i)
+    else:
+        choice = game.heard[i, me.num_heard - 1].choice
+        observe_reply(game.seen, i, game.frame, game.calls, game.heard, choice)
+        if me.rounds_left > 0 and math.isinf(me.usd_left):  # nothing that other choices depend on has changed
+            first, beyond = choice, choice + 1
+    house, slots, calls, heard = game.house, game.slots, game.calls, game.heard
+    legal = write_mask(game.mask, house, slots, calls, heard, i, first, beyond)
+    observe_progress(game.seen, i, game.frame, house, slots, calls, heard, game.mask, first, beyond)
+    return legal
+
+
+@kernel
+def arrive(game: Game, i: int) -> None:
+    """A new question: slot `i` stands at it, and nothing has been heard about it."""
     me, pool = game.slots[i], game.pool
+    me.state = me.entered
+    me.depth += 1
     forget(game.slots, game.calls, game.heard, i)
     me.think_state = game.recording.numbers[me.state, THINK_STATE]
     for c in range(len(pool)):
@@ -168,46 +203,6 @@ def arrive(game: Game, i: int) -> bool:
         limit = pool[c].max_completion_tokens
         game.calls[i, c].reserve_usd = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd)
     observe_question(game.seen, i, game.frame, game.slots, pool, game.recording, game.price, me.state)
-    return go_on(game, i, 0, len(pool))
-
-
-@kernel
-def go_on(game: Game, i: int, first: int, beyond: int) -> bool:
-    """What slot `i` may do now, and what it sees of that; returns whether anything is legal.
-
-    Of the choices, something has changed of those from `first` to before `beyond`.
-    """
-    house, slots, calls, heard = game.house, game.slots, game.calls, game.heard
-    legal = write_mask(game.mask, house, slots, calls, heard, i, first, beyond)
-    observe_progress(game.seen, i, game.frame, house, slots, calls, heard, game.mask, first, beyond)
-    return legal
-
-
-@kernel
-def move(game: Game, i: int, action: int) -> bool:
-    """One step of slot `i`, whose row or next state was looked up; returns whether that ended the episode."""
-    me, ended = game.slots[i], False
-    if game.mask[i, action] == 0:
-        ended = is_stuck(game.mask, i)
-        if not ended:
-            refuse(game.slots, i)
-            return False
-    else:
-        ended = act(game, i, action)
-        account(game.slots, i)
-        if me.entered >= 0:
-            me.state = me.entered
-            me.depth += 1
-            ended = not arrive(game, i)
-        elif not ended:
-            choice = game.heard[i, me.num_heard - 1].choice
-            observe_reply(game.seen, i, game.frame, game.calls, game.heard, choice)
-            if me.rounds_left > 0 and math.isinf(me.usd_left):  # nothing that other choices depend on has changed
-                ended = not go_on(game, i, choice, choice + 1)
-            else:
-                ended = not go_on(game, i, 0, len(game.pool))
-    me.reward = replay_reward(game.reward, game.recent, game.slots, i, ended)
-    return ended
 
 
 @kernel
