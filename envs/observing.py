@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlroute.features import NUM_TEXT_COMPONENTS
-from rlroute.jit import kernel
+from rlroute.jit import index, kernel
 from rlroute.layout import Feature, Layout
 
 WEIGHT_FLOOR, WEIGHT_CEILING = 1e-3, 1e2
@@ -88,10 +88,16 @@ def write_static(out: np.ndarray, i: int, frame: Frame, features: np.ndarray, s:
     """Writes text and extra features of state `s`, which begin at `first`, or its row; returns where they end."""
     if frame.static_size == 0:
         out[i, 0] = s
-        return 1
+        return index(1)
     for k in range(frame.static_size):
         out[i, k] = features[s, first + k]
-    return frame.static_size
+    return index(frame.static_size)
+
+
+@kernel
+def block_at(frame: Frame, choice: int) -> int:
+    """Where the block of a choice begins."""
+    return index(frame.context_size + choice * frame.block_size)
 
 
 @kernel

@@ -18,7 +18,7 @@ from rlroute.cache import atomic_folder, cache_root
 from rlroute.draws import Stream, fold, permuted, to_unit
 from rlroute.envs.slots import Rules
 from rlroute.features import LogFeatures
-from rlroute.jit import kernel, prefetch, record_type
+from rlroute.jit import index, kernel, prefetch, record_type
 from rlroute.log import Log
 
 VERSION = 1  # bumped when the same log would come out differently
@@ -56,7 +56,7 @@ class Wanted(NamedTuple):
 @kernel
 def call_of(recording: Recording, state: int, choice: int, what: int) -> int:
     """Of a call: its first response row, how many attempts there are, or its prompt tokens (−1 unknown)."""
-    return recording.numbers[state, CALLS + CALL_SIZE * choice + what]
+    return recording.numbers[index(state), index(CALLS + CALL_SIZE * choice + what)]
 
 
 @kernel

@@ -43,6 +43,11 @@ def prefetch(array: np.ndarray, row: int, column: int) -> None:
     """
 
 
+def index(number: int) -> int:
+    """`number`, with the promise that it is an index from 0 up: compiled code then does not look for negative ones."""
+    return number
+
+
 def records(shape: int | tuple[int, ...], fields: Mapping[str, Any]) -> np.ndarray:
     """An array of zeros with named fields, see `record_type`."""
     return np.zeros(shape, record_type(fields))
@@ -103,8 +108,7 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
     code, scope = function.__code__, dict(function.__globals__)
     for name, callee in _callees(function).items():
         scope[name] = _dispatcher(callee)
-    if "prefetch" in code.co_names:
-        scope["prefetch"] = _prefetch_instruction()
+    scope |= {name: make() for name, make in INSTRUCTIONS.items() if name in code.co_names}
     twin = types.FunctionType(code, scope, function.__name__, function.__defaults__)
     twin.__module__, twin.__qualname__ = function.__module__, function.__qualname__
     config: Any = numba.config
@@ -139,6 +143,30 @@ def _prefetch_instruction() -> Any:
         return kinds.void(array, row, column), generate
 
     return intrinsic(prefetch)
+
+
+@functools.cache
+def _index_instruction() -> Any:
+    """What `index` compiles to: nothing but a hint."""
+    from llvmlite import ir
+    from numba import types as kinds
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    def index(_: Any, number: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            value = context.cast(builder, arguments[0], signature.args[0], kinds.int64)
+            promise = ir.FunctionType(ir.VoidType(), [ir.IntType(1)])
+            promised = cgutils.get_or_insert_function(builder.module, promise, "llvm.assume")
+            builder.call(promised, [builder.icmp_unsigned("<", value, value.type(2**40))])
+            return value
+
+        return kinds.int64(number), generate
+
+    return intrinsic(index)
+
+
+INSTRUCTIONS = {"prefetch": _prefetch_instruction, "index": _index_instruction}
 
 
 def _callees(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:

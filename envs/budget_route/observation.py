@@ -10,6 +10,7 @@ import numpy as np
 from rlroute.envs import observing
 from rlroute.envs.observing import (
     Frame,
+    block_at,
     money_feature,
     penalty_feature,
     reserve_share,
@@ -17,7 +18,7 @@ from rlroute.envs.observing import (
     write_static,
 )
 from rlroute.envs.recording import PROMPT_TOKENS, Recording, call_of, features_at
-from rlroute.jit import kernel
+from rlroute.jit import index, kernel
 from rlroute.layout import Feature, Layout
 from rlroute.pool import Pool, likely_usd, reserve_usd
 from rlroute.rewards import ares_step_costs
@@ -165,7 +166,7 @@ def calls_feature(calls: float) -> float:
 @kernel
 def observe_terms(out: np.ndarray, i: int, frame: Frame, slots: np.ndarray, pool: np.ndarray) -> None:
     """Fill what stays as it is all through episode `i`: weights, which budgets are capped, constants of the choices."""
-    at = frame.static_size if frame.static_size else 1
+    at = index(frame.static_size if frame.static_size else 1)
     out[i, at + COST_WEIGHT] = weight_feature(slots[i].cost_weight)
     out[i, at + LATENCY_WEIGHT] = weight_feature(slots[i].latency_weight)
     if frame.static_size == 0:
@@ -173,7 +174,7 @@ def observe_terms(out: np.ndarray, i: int, frame: Frame, slots: np.ndarray, pool
     out[i, at + USD_CAPPED] = math.isfinite(slots[i].budget_usd)
     out[i, at + CALLS_CAPPED] = math.isfinite(slots[i].budget_calls)
     for c in range(len(pool)):
-        block = frame.context_size + c * frame.block_size
+        block = block_at(frame, c)
         out[i, block + LATENCY], out[i, block + EXPENSIVE] = pool[c].latency, pool[c].expensive
 
 
@@ -197,7 +198,7 @@ def observe_step(
     if frame.static_size == 0:
         out[i, at + 2], out[i, at + 3] = money_feature(me.usd_left, frame.c_ref), calls_feature(me.calls_left)
         for c in range(num_choices):
-            block, prompt = frame.context_size + c * frame.block_size, call_of(recording, s, c, PROMPT_TOKENS)
+            block, prompt = block_at(frame, c), call_of(recording, s, c, PROMPT_TOKENS)
             out[i, block] = mask[i, c]
             out[i, block + 1] = served_tokens(slots, calls, pool, i, c, prompt) / max(prompt, 1)
         return
@@ -215,7 +216,7 @@ def observe_step(
         cached = served_tokens(slots, calls, pool, i, c, prompt)
         price = likely_usd(pool, c, prompt, cached)
         reserve = reserve_usd(prompt, pool[c].max_completion_tokens, pool[c].input_usd, pool[c].output_usd)
-        block = frame.context_size + c * frame.block_size
+        block = block_at(frame, c)
         out[i, block + PRIOR] = recording.features[s, prior + c]
         out[i, block + PROSPECT] = recording.features[s, prospect + c]
         out[i, block + PRICE] = money_feature(price, frame.c_ref)

@@ -21,7 +21,7 @@ from rlroute.envs.recording import (
     draw_response,
 )
 from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, is_stuck, refuse, show
-from rlroute.jit import kernel
+from rlroute.jit import index, kernel
 from rlroute.pool import call_usd, reserve_usd
 from rlroute.rewards import ARES, RewardRules, ares, replay_reward
 
@@ -67,12 +67,12 @@ def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None
         for i in range(first, beyond):
             if i + AHEAD < beyond:
                 await_calls(game.recording, game.slots[i + AHEAD].state)
-            draw(rules, game, i, action[i])
+            draw(rules, game, index(i), action[i])
         for later in range(first, beyond + AHEAD):
             if later < beyond:
-                look_ahead(game, later)
+                look_ahead(game, index(later))
             if later >= first + AHEAD:
-                finish(rules, game, shown, later - AHEAD, action[later - AHEAD])
+                finish(rules, game, shown, index(later - AHEAD), index(action[later - AHEAD]))
 
 
 @kernel
@@ -152,7 +152,7 @@ def open_episode(game: Game, i: int) -> None:
 def act(game: Game, i: int, choice: int) -> None:
     """A call whose response, that of the slot's row, is accepted at once."""
     me, pool = game.slots[i], game.pool
-    response = game.recording.responses[me.row]
+    response = game.recording.responses[index(me.row)]
     prompt, completion = response.prompt_tokens, max(response.completion_tokens, 0)
     cost, latency = response.cost_usd, float(response.latency_s)
     # Of a call that failed the provider has said what it costs, be it nothing.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlroute.jit import kernel, records
+from rlroute.jit import index, kernel, records
 
 COMMITS = ("policy", "plurality", "verdict")
 POLICY, PLURALITY, VERDICT = range(len(COMMITS))
@@ -89,7 +89,7 @@ def forget(slots: np.ndarray, calls: np.ndarray, heard: np.ndarray, i: int) -> N
 def add_reply(slots: np.ndarray, calls: np.ndarray, heard: np.ndarray, i: int) -> None:
     """Count the reply that was written behind those heard."""
     me = slots[i]
-    reply, equal = heard[i, me.num_heard], 0
+    reply, equal = heard[i, index(me.num_heard)], 0
     if reply.answer >= 0:
         for k in range(heard.shape[1]):
             if heard[i, k].choice < 0:
@@ -99,8 +99,9 @@ def add_reply(slots: np.ndarray, calls: np.ndarray, heard: np.ndarray, i: int) -
                 equal += 1
     reply.agreement = equal
     me.distinct += equal == 1
-    calls[i, reply.choice].latest = me.num_heard
-    calls[i, reply.choice].count += 1
+    call = calls[i, index(reply.choice)]
+    call.latest = me.num_heard
+    call.count += 1
     me.num_heard += 1
     me.rounds_left -= 1
 

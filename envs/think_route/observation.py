@@ -7,10 +7,18 @@ import math
 import numpy as np
 
 from rlroute.envs import observing
-from rlroute.envs.observing import Frame, money_feature, penalty_feature, reserve_share, weight_feature, write_static
+from rlroute.envs.observing import (
+    Frame,
+    block_at,
+    money_feature,
+    penalty_feature,
+    reserve_share,
+    weight_feature,
+    write_static,
+)
 from rlroute.envs.recording import PROMPT_TOKENS, Recording, call_of, features_at
 from rlroute.envs.think_route.heard import HouseRules, can_think
-from rlroute.jit import kernel
+from rlroute.jit import index, kernel
 from rlroute.layout import Feature, Layout
 from rlroute.pool import Pool, likely_usd
 
@@ -99,14 +107,14 @@ def fill_prices(price: np.ndarray, pool: np.ndarray, recording: Recording, c_ref
 @kernel
 def observe_terms(out: np.ndarray, i: int, frame: Frame, slots: np.ndarray, pool: np.ndarray) -> None:
     """Fill what stays as it is all through episode `i`: weights, whether there is a cap, latencies."""
-    at = frame.static_size if frame.static_size else 1
+    at = index(frame.static_size if frame.static_size else 1)
     out[i, at + COST_WEIGHT] = weight_feature(slots[i].cost_weight)
     out[i, at + LATENCY_WEIGHT] = weight_feature(slots[i].latency_weight)
     if frame.static_size == 0:
         return
     out[i, at + USD_CAPPED] = math.isfinite(slots[i].budget_usd)
     for c in range(len(pool)):
-        out[i, frame.context_size + c * frame.block_size + LATENCY] = pool[c].latency
+        out[i, block_at(frame, c) + LATENCY] = pool[c].latency
 
 
 @kernel
@@ -125,13 +133,13 @@ def observe_question(
     at = write_static(out, i, frame, recording.features, s, first)
     if frame.static_size == 0:
         for c in range(len(pool)):
-            block = frame.context_size + c * frame.block_size
+            block = block_at(frame, c)
             out[i, block + 1] = out[i, block + 2] = out[i, block + 4] = 0.0
             out[i, block + 3] = UNSEEN
         return
     out[i, at + DEPTH] = min(slots[i].depth / DEPTH_SCALE, 1.0)
     for c in range(len(pool)):
-        block = frame.context_size + c * frame.block_size
+        block = block_at(frame, c)
         usd = likely_usd(pool, c, call_of(recording, s, c, PROMPT_TOKENS), 0)
         out[i, block + PRIOR] = recording.features[s, first + at + c]
         out[i, block + PRICE] = price[s, c]
@@ -150,7 +158,7 @@ def length_feature(chars: int) -> float:
 @kernel
 def observe_reply(out: np.ndarray, i: int, frame: Frame, calls: np.ndarray, heard: np.ndarray, c: int) -> None:
     """Fill what the latest reply of choice `c`, which has given one, tells by itself."""
-    block, reply = frame.context_size + c * frame.block_size, heard[i, calls[i, c].latest]
+    block, reply = block_at(frame, c), heard[i, index(calls[i, c].latest)]
     seen = not math.isnan(reply.verdict)
     verdict = reply.verdict if seen else UNSEEN
     if frame.static_size == 0:
@@ -187,9 +195,9 @@ def observe_progress(
         out[i, 5] = can_think(house, slots, i)
         out[i, 6], out[i, 7] = me.num_heard * of_rounds, me.distinct * of_rounds
         for c in range(first, beyond):
-            out[i, frame.context_size + c * frame.block_size] = mask[i, first_call + c]
+            out[i, block_at(frame, c)] = mask[i, first_call + c]
     else:
-        at = frame.static_size
+        at = index(frame.static_size)
         out[i, at + SPENT] = penalty_feature(me.cost_weight, me.cost_usd, frame.c_ref)
         out[i, at + USD_LEFT] = money_feature(me.usd_left, frame.c_ref)
         out[i, at + ROUNDS_LEFT] = me.rounds_left * of_rounds
@@ -197,15 +205,15 @@ def observe_progress(
         out[i, at + HEARD] = me.num_heard * of_rounds
         out[i, at + DISTINCT] = me.distinct * of_rounds
         for c in range(first, beyond):
-            block = frame.context_size + c * frame.block_size
+            block = block_at(frame, c)
             out[i, block + CALLABLE] = mask[i, first_call + c]
             out[i, block + RESERVE] = reserve_share(calls[i, c].reserve_usd, me.usd_left)
     for k in range(heard.shape[1]):
         reply = heard[i, k]
         if reply.choice < 0:
             break  # no more replies
-        if calls[i, reply.choice].latest == k:
-            block = frame.context_size + reply.choice * frame.block_size
+        if calls[i, index(reply.choice)].latest == k:
+            block = block_at(frame, reply.choice)
             if frame.static_size == 0:
                 out[i, block + 2] = reply.agreement * of_rounds
             else:

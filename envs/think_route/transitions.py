@@ -23,7 +23,7 @@ from rlroute.envs.recording import (
 from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, is_stuck, refuse, show
 from rlroute.envs.think_route.heard import UNLIMITED, HouseRules, accepted, add_reply, forget, write_mask
 from rlroute.envs.think_route.observation import observe_progress, observe_question, observe_reply, observe_terms
-from rlroute.jit import kernel, prefetch
+from rlroute.jit import index, kernel, prefetch
 from rlroute.pool import reserve_usd
 from rlroute.rewards import RewardRules, replay_reward
 
@@ -75,12 +75,12 @@ def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None
         for i in range(first, beyond):
             if i + AHEAD < beyond:
                 await_calls(game.recording, game.slots[i + AHEAD].state)
-            draw(rules, game, i, action[i])
+            draw(rules, game, index(i), action[i])
         for later in range(first, beyond + AHEAD):
             if later < beyond:
-                look_ahead(game, later)
+                look_ahead(game, index(later))
             if later >= first + AHEAD:
-                finish(rules, game, shown, later - AHEAD, action[later - AHEAD])
+                finish(rules, game, shown, index(later - AHEAD), index(action[later - AHEAD]))
 
 
 @kernel
@@ -127,12 +127,12 @@ def draw(rules: Rules, game: Game, i: int, action: int) -> None:
         if action == THINK:
             slots[i].entered = slots[i].think_state
         elif action >= first_accept:
-            choice = action - first_accept
+            choice = index(action - first_accept)
             slots[i].row = game.heard[i, accepted(game.house, slots, game.calls, game.heard, i, choice)].row
             slots[i].entered = LED_TO
             await_response(recording, slots[i].row)
         elif action >= first_call:
-            choice = action - first_call
+            choice = index(action - first_call)
             drawn = game.calls[i, choice].count
             slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, choice, drawn)
             await_response(recording, slots[i].row)
@@ -178,7 +178,7 @@ def learn(game: Game, i: int) -> bool:
     if me.entered >= 0:
         arrive(game, i)
     else:
-        choice = game.heard[i, me.num_heard - 1].choice
+        choice = index(game.heard[i, index(me.num_heard - 1)].choice)
         observe_reply(game.seen, i, game.frame, game.calls, game.heard, choice)
         if me.rounds_left > 0 and math.isinf(me.usd_left):  # nothing that other choices depend on has changed
             first, beyond = choice, choice + 1
@@ -219,7 +219,7 @@ def act(game: Game, i: int, action: int) -> bool:
                 me.vector[0] = response.quality
             return True
     elif action >= first_call:
-        hear(game, i, action - first_call)
+        hear(game, i, index(action - first_call))
     else:
         me.vector[1] = game.house.check_cost_usd
         latest = game.heard[i, me.num_heard - 1]
@@ -232,7 +232,7 @@ def act(game: Game, i: int, action: int) -> bool:
 def hear(game: Game, i: int, choice: int) -> None:
     """A call, whose response is that of the slot's row."""
     me = game.slots[i]
-    response, reply = game.recording.responses[me.row], game.heard[i, me.num_heard]
+    response, reply = game.recording.responses[index(me.row)], game.heard[i, index(me.num_heard)]
     reply.choice, reply.row = choice, me.row
     reply.answer, reply.chars = response.answer, response.answer_chars
     reply.failed, reply.truncated = response.answer < 0 or response.error, response.truncated
