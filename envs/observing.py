@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from rlroute.features import NUM_TEXT_COMPONENTS
-from rlroute.jit import index, kernel
+from rlroute.hints import index
+from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
 
 WEIGHT_FLOOR, WEIGHT_CEILING = 1e-3, 1e2

@@ -18,7 +18,8 @@ from rlroute.cache import atomic_folder, cache_root
 from rlroute.draws import Stream, fold, permuted, to_unit
 from rlroute.envs.slots import Rules
 from rlroute.features import LogFeatures
-from rlroute.jit import index, kernel, prefetch, record_type
+from rlroute.hints import index, prefetch
+from rlroute.jit import kernel, record_type
 from rlroute.log import Log
 
 VERSION = 1  # bumped when the same log would come out differently

@@ -14,13 +14,15 @@ import inspect
 import os
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from rlroute import hints
 from rlroute.cache import cache_root
+from rlroute.hints import HINTS, compiled_hint
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Kernels allocate nothing, so nothing has to be counted; inlined, they pass their arguments at no cost.
@@ -33,19 +35,6 @@ def kernel(function: F) -> F:
     """Marks a function of scalars and arrays that compiled code may call; kernels call each other by plain name."""
     _kernels.add(function)
     return function
-
-
-def prefetch(array: np.ndarray, row: int, column: int) -> None:
-    """Asks for the memory of an element that is read soon, and goes on at once. Uncompiled it does nothing.
-
-    A log is larger than the processor's caches: in a loop over many slots the waits for it overlap. `column` counts
-    where the array has one.
-    """
-
-
-def index(number: int) -> int:
-    """`number`, with the promise that it is an index from 0 up: compiled code then does not look for negative ones."""
-    return number
 
 
 def records(shape: int | tuple[int, ...], fields: Mapping[str, Any]) -> np.ndarray:
@@ -108,7 +97,7 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
     code, scope = function.__code__, dict(function.__globals__)
     for name, callee in _callees(function).items():
         scope[name] = _dispatcher(callee)
-    scope |= {name: make() for name, make in INSTRUCTIONS.items() if name in code.co_names}
+    scope |= {name: compiled_hint(hint) for name, hint in _named(function, HINTS).items()}
     twin = types.FunctionType(code, scope, function.__name__, function.__defaults__)
     twin.__module__, twin.__qualname__ = function.__module__, function.__qualname__
     config: Any = numba.config
@@ -119,60 +108,15 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
         config.CACHE_DIR = before
 
 
-@functools.cache
-def _prefetch_instruction() -> Any:
-    """What `prefetch` compiles to."""
-    from llvmlite import ir
-    from numba import types as kinds
-    from numba.core import cgutils
-    from numba.extending import intrinsic
-
-    def prefetch(_: Any, array: Any, row: Any, column: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            kind = signature.args[0]
-            table = context.make_array(kind)(context, builder, arguments[0])
-            place = [context.cast(builder, arguments[k], signature.args[k], kinds.intp) for k in (1, 2)]
-            address = cgutils.get_item_pointer(context, builder, kind, table, place[: kind.ndim], wraparound=False)
-            byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-            ask = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-            asked = cgutils.get_or_insert_function(builder.module, ask, "llvm.prefetch.p0i8")
-            read, near, data = (ir.Constant(number, flag) for flag in (0, 3, 1))
-            builder.call(asked, [builder.bitcast(address, byte), read, near, data])
-            return context.get_dummy_value()
-
-        return kinds.void(array, row, column), generate
-
-    return intrinsic(prefetch)
-
-
-@functools.cache
-def _index_instruction() -> Any:
-    """What `index` compiles to: nothing but a hint."""
-    from llvmlite import ir
-    from numba import types as kinds
-    from numba.core import cgutils
-    from numba.extending import intrinsic
-
-    def index(_: Any, number: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            value = context.cast(builder, arguments[0], signature.args[0], kinds.int64)
-            promise = ir.FunctionType(ir.VoidType(), [ir.IntType(1)])
-            promised = cgutils.get_or_insert_function(builder.module, promise, "llvm.assume")
-            builder.call(promised, [builder.icmp_unsigned("<", value, value.type(2**40))])
-            return value
-
-        return kinds.int64(number), generate
-
-    return intrinsic(index)
-
-
-INSTRUCTIONS = {"prefetch": _prefetch_instruction, "index": _index_instruction}
-
-
 def _callees(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     """The kernels that `function` names, by the names it has for them."""
+    return _named(function, _kernels)
+
+
+def _named(function: Callable[..., Any], among: Container[Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    """The functions `among` others that `function` names, by the names it has for them."""
     found = ((name, function.__globals__.get(name)) for name in function.__code__.co_names)
-    return {name: callee for name, callee in found if isinstance(callee, types.FunctionType) and callee in _kernels}
+    return {name: callee for name, callee in found if isinstance(callee, types.FunctionType) and callee in among}
 
 
 def _fingerprint(function: Callable[..., Any]) -> str:
@@ -184,6 +128,6 @@ def _fingerprint(function: Callable[..., Any]) -> str:
         seen |= new
         new = {callee for caller in new for callee in _callees(caller).values()} - seen
     digest = hashlib.sha256(numba.__version__.encode())
-    for file in sorted({__file__, *(inspect.getfile(kernel) for kernel in seen)}):
+    for file in sorted({__file__, hints.__file__, *(inspect.getfile(kernel) for kernel in seen)}):
         digest.update(Path(file).read_bytes())
     return digest.hexdigest()[:16]

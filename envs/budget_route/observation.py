@@ -18,7 +18,8 @@ from rlroute.envs.observing import (
     write_static,
 )
 from rlroute.envs.recording import PROMPT_TOKENS, Recording, call_of, features_at
-from rlroute.jit import index, kernel
+from rlroute.hints import index
+from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
 from rlroute.pool import Pool, likely_usd, reserve_usd
 from rlroute.rewards import ares_step_costs

@@ -21,7 +21,8 @@ from rlroute.envs.recording import (
     draw_response,
 )
 from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, is_stuck, refuse, show
-from rlroute.jit import index, kernel
+from rlroute.hints import index
+from rlroute.jit import kernel
 from rlroute.pool import call_usd, reserve_usd
 from rlroute.rewards import ARES, RewardRules, ares, replay_reward
 

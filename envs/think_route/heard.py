@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlroute.jit import index, kernel, records
+from rlroute.hints import index
+from rlroute.jit import kernel, records
 
 COMMITS = ("policy", "plurality", "verdict")
 POLICY, PLURALITY, VERDICT = range(len(COMMITS))

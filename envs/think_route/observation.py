@@ -18,7 +18,8 @@ from rlroute.envs.observing import (
 )
 from rlroute.envs.recording import PROMPT_TOKENS, Recording, call_of, features_at
 from rlroute.envs.think_route.heard import HouseRules, can_think
-from rlroute.jit import index, kernel
+from rlroute.hints import index
+from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
 from rlroute.pool import Pool, likely_usd
 

@@ -23,7 +23,8 @@ from rlroute.envs.recording import (
 from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, is_stuck, refuse, show
 from rlroute.envs.think_route.heard import UNLIMITED, HouseRules, accepted, add_reply, forget, write_mask
 from rlroute.envs.think_route.observation import observe_progress, observe_question, observe_reply, observe_terms
-from rlroute.jit import index, kernel, prefetch
+from rlroute.hints import index, prefetch
+from rlroute.jit import kernel
 from rlroute.pool import reserve_usd
 from rlroute.rewards import RewardRules, replay_reward
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from rlroute.envs.tool_graph.table import GraphTable
-from rlroute.jit import index, kernel
+from rlroute.hints import index
+from rlroute.jit import kernel
 
 BLOCKED = 1e6  # a price that no way through is worth
 

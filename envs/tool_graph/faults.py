@@ -17,7 +17,8 @@ import numpy as np
 
 from rlroute.draws import Stream, fold, to_unit
 from rlroute.envs.tool_graph.table import GraphTable
-from rlroute.jit import bind, index, kernel, records
+from rlroute.hints import index
+from rlroute.jit import bind, kernel, records
 
 LATEST_ARRIVAL = 8  # steps; late faults arrive after 1 to this many
 LONGEST_TRANSIENT = 6  # steps; transient faults are over after 1 to this many

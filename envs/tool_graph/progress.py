@@ -18,7 +18,8 @@ from rlroute.envs.tool_graph.faults import (
     still_down,
 )
 from rlroute.envs.tool_graph.table import GraphTable
-from rlroute.jit import bind, index, kernel, records
+from rlroute.hints import index
+from rlroute.jit import bind, kernel, records
 
 UNKNOWN = -1
 HEALTHY, HARD, WRONG = range(3)  # what a consultation says of a tool
