@@ -221,6 +221,7 @@ class RoutingEnv(gym.Env, gym.utils.EzPickle):
         self.render_mode = render_mode
         self.observation_space = self.batch.single_observation_space
         self.action_space = self.batch.single_action_space
+        self._num_actions = self.layout.num_actions
 
     @property
     def layout(self) -> Layout:
@@ -238,12 +239,29 @@ class RoutingEnv(gym.Env, gym.utils.EzPickle):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        observation, info = self.batch.reset(seed=seed, options=options)
-        return _first(observation), _own(info)
+        self.batch.reset(seed=seed, options=options)
+        dynamics = self.batch.dynamics
+        return self._told(dynamics.observation[0].copy(), np.zeros(len(VECTOR_NAMES)), dynamics.totals_vector[0].copy())
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.batch.step([action])
-        return _first(observation), reward.item(), terminated.item(), truncated.item(), _own(info)
+        shown = self.batch.dynamics.step(self._actions(action))
+        observation, info = self._told(shown.observation[0], shown.vector[0], shown.totals[0])
+        return observation, shown.reward.item(), shown.terminated.item(), shown.truncated.item(), info
+
+    def _actions(self, action: Any) -> np.ndarray:
+        """The action of a batch of one, (1,) int64; a ValueError where it is none."""
+        if isinstance(action, (int, np.integer)) and 0 <= action < self._num_actions:
+            return np.array([action], np.int64)
+        return self.batch._actions([action])
+
+    def _told(self, observation: np.ndarray, vector: np.ndarray, totals: np.ndarray) -> tuple[Any, dict[str, Any]]:
+        """Observation and info, made of arrays that are not used again."""
+        dynamics = self.batch.dynamics
+        mask, extra = dynamics.action_mask[0].copy(), dynamics.extra_info()
+        info = {"action_mask": mask, "reward_vector": vector, "totals": totals}
+        if extra:
+            info |= {name: values[0] for name, values in extra.items()}
+        return {"observation": observation, "action_mask": mask.copy()} if self.batch.mask_in_obs else observation, info
 
     def render(self) -> Any:
         """The episode so far: as text with render_mode="ansi", as a picture with "rgb_array"."""
@@ -256,15 +274,3 @@ def _only(rows: np.ndarray, which: np.ndarray) -> np.ndarray:
     kept = np.zeros_like(rows)
     kept[which] = rows[which]
     return kept
-
-
-def _first(observation: Any) -> Any:
-    """The observation of a batch of one."""
-    if isinstance(observation, dict):
-        return {name: rows[0] for name, rows in observation.items()}
-    return observation[0]
-
-
-def _own(info: dict[str, Any]) -> dict[str, Any]:
-    """The info of a batch of one, without what says which slots it is of."""
-    return {name: rows[0] for name, rows in info.items() if name[0] != "_"}

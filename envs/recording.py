@@ -17,10 +17,10 @@ from rlroute.arrays import LogArrays
 from rlroute.cache import atomic_folder, cache_root
 from rlroute.draws import Stream, fold, permuted, to_unit
 from rlroute.envs.slots import Rules
-from rlroute.features import LogFeatures
+from rlroute.features import FEATURES_VERSION, LogFeatures
 from rlroute.hints import index, prefetch
 from rlroute.jit import kernel, record_type
-from rlroute.log import Log
+from rlroute.log import ARRAYS_VERSION, Log
 
 VERSION = 1  # bumped when the same log would come out differently
 KEPT = 8  # recordings
@@ -123,7 +123,7 @@ def recording_of(log: Log, features: LogFeatures, fitted: tuple[Any, ...], wante
 
 
 def _name(content_hash: str, fitted: tuple[Any, ...], wanted: Wanted) -> str:
-    made_of = f"{VERSION} {fitted!r} {wanted!r} {sorted(RESPONSE.items())!r}"
+    made_of = f"{VERSION} {ARRAYS_VERSION} {FEATURES_VERSION} {fitted!r} {wanted!r} {sorted(RESPONSE.items())!r}"
     return f"{content_hash}-{hashlib.blake2b(made_of.encode(), digest_size=8).hexdigest()}"
 
 
