@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlroute.envs.tool_graph.table import GraphTable
+from rlroute.hints import index
 from rlroute.jit import kernel
 
 BLOCKED = 1e6  # a price that no way through is worth
@@ -29,12 +30,13 @@ WAY: dict[str, Any] = {
 @kernel
 def find_ways(table: GraphTable, g: int, ways: np.ndarray, goal: int) -> None:
     """Fill `reach` and `through` of the tools of graph `g` from `price` and `done`; `goal` may be NO_GOAL."""
-    size, tools, inputs = table.graphs[g].num_tools, table.tools, table.inputs
+    g, tools, inputs = index(g), table.tools, table.inputs
+    size = table.graphs[g].num_tools
     for t in range(size):
         way, tool = ways[t], tools[g, t]
         every, least = 0.0, BLOCKED
         for k in range(tool.num_inputs):
-            reach = ways[inputs[g, t, k]].reach
+            reach = ways[index(inputs[g, t, k])].reach
             every += reach
             least = min(least, reach)
         own = 0.0 if way.done else way.price
@@ -45,14 +47,15 @@ def find_ways(table: GraphTable, g: int, ways: np.ndarray, goal: int) -> None:
         way.ahead = way.through = BLOCKED
     if goal < 0:
         return
-    ways[goal].ahead = 0.0
-    for t in range(goal, -1, -1):
+    ways[index(goal)].ahead = 0.0
+    for back in range(goal + 1):
+        t = index(goal - back)
         way, tool = ways[t], tools[g, t]
         way.through = min(way.reach + way.ahead, BLOCKED)
         if way.ahead >= BLOCKED:
             continue
         shared = tool.joins_all and not way.done
         for k in range(tool.num_inputs):
-            before = ways[inputs[g, t, k]]
+            before = ways[index(inputs[g, t, k])]
             step = way.onto - before.reach if shared else way.onto
             before.ahead = min(before.ahead, way.ahead + step)
