@@ -8,6 +8,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+import numpy as np
+
 from rlroute.envs.text import RoutingTextEnv, Turn, tagged
 
 OPEN, CLOSE = "<route>", "</route>"
@@ -16,8 +18,9 @@ OPEN, CLOSE = "<route>", "</route>"
 class DecisionTextEnv(RoutingTextEnv):
     """One legal name between the tags; what stands before it is rationale, what follows is cut off.
 
-    A turn without a name, or with one that is unknown, changes nothing, is rewarded with −1 and uses a turn; with
-    `malformed_ends` it ends the episode. A known name that is masked is the numeric environment's masked action.
+    A turn without a name, or with one that is unknown, changes nothing, is rewarded with −1 and counts towards the time
+    limit, as a masked action does; with `malformed_ends` it ends the episode. A known name that is masked is the
+    numeric environment's masked action, unless a family takes another `instead`.
     """
 
     stops: ClassVar[tuple[str, ...]] = (CLOSE,)
@@ -44,12 +47,25 @@ class DecisionTextEnv(RoutingTextEnv):
         actions = range(self.numeric.layout.num_actions)
         names = {self.name(action, self.dynamics).lower(): action for action in actions}
         if name.lower() in names:
-            self.move(turn, names[name.lower()])
+            self.move(turn, self.instead(names[name.lower()]))
         else:
-            self.fault(turn, f"unknown name {name!r}" if name else "no decision")
-            turn.terminated = self.malformed_ends
+            self.pass_over(turn, f"unknown name {name!r}" if name else "no decision")
         turn.truncated |= not self.turns_left and not turn.terminated
         turn.reply = f"\n\n{tagged('state', self.tokens.head(self.state(), self.limits.reply_tokens))}\n\n"
+
+    def instead(self, action: int) -> int:
+        """The action that is taken where `action` was decided on."""
+        return action
+
+    def pass_over(self, turn: Turn, fault: str) -> None:
+        """A malformed turn: a masked action where there is one, so that time passes for the numeric environment too."""
+        masked = np.flatnonzero(self.dynamics.action_mask[0] == 0)
+        if len(masked):
+            self.move(turn, int(masked[0]))
+            self.note(turn, fault)
+        else:
+            self.fault(turn, fault)
+        turn.terminated |= self.malformed_ends
 
     def narrate(self, action: int, rationale: str = "", dynamics: Any = None) -> str:
         reason = tagged("think", rationale) if rationale else ""

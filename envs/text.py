@@ -239,9 +239,13 @@ class RoutingTextEnv(gym.Env[str, str], gym.utils.EzPickle):
 
     def fault(self, turn: Turn, *faults: str) -> None:
         """Malformed text: −1, once a turn."""
+        self.note(turn, *faults)
+        turn.reward -= 1.0
+
+    def note(self, turn: Turn, *faults: str) -> None:
+        """Malformed text whose reward is paid elsewhere."""
         self.faults += faults
         turn.vector[FORMAT] = -1.0
-        turn.reward -= 1.0
 
     def _charge(self, turn: Turn) -> None:
         written = self.tokens.count(turn.kept)

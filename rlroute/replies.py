@@ -22,6 +22,11 @@ class Reply(NamedTuple):
     quality: float | None  # null where it leads on
     error: str | None
 
+    @property
+    def said(self) -> str:
+        """The answer, or all that was said where none was made out."""
+        return self.answer or self.text
+
 
 class Texts:
     """Texts of the states and responses of a log, by their rows in its arrays."""

@@ -19,6 +19,7 @@ from rlroute.envs.faces import RoutingEnv
 from rlroute.envs.prompts import PromptError
 from rlroute.envs.text import FourCharacters
 from rlroute.envs.think_route import protocol
+from rlroute.envs.tool_graph.suites import STATES
 
 EPISODES = 2000
 ROWS = pytest.mark.parametrize("row", REGISTRY, ids=lambda row: row.text_id)
@@ -218,6 +219,35 @@ def test_effort_text_ends_on_bad_format_under_ares() -> None:
     env.reset(seed=0)
     _, reward, terminated, _, info = env.step("medium, I think")
     assert (reward, terminated, info["faults"]) == (-1.0, True, ("no decision",))
+
+
+def test_budget_constrained_decoding() -> None:
+    """Equation 9 of arXiv 2602.21227: what the budget does not cover is replaced by the cheap choice, unpunished."""
+    free, bound = (gym.make("rlroute/BudgetRouteText-v0", budget_calls=1, constrained=on).unwrapped for on in (0, 1))
+    for env in (free, bound, pickle.loads(pickle.dumps(bound))):
+        env.reset(seed=0)
+        rewards = [env.step("<route>gpt-4.1</route>")[1] for _ in range(2)]
+        assert rewards[0] == 0
+        assert rewards[1] == (-1 if env is free else 0)
+        assert env.dynamics.visits[0].tolist() == ([0, 1] if env is free else [1, 1])
+
+
+def test_malformed_turns_stop_the_numeric_episode_too() -> None:
+    env = gym.make("rlroute/ToolGraphText-v0").unwrapped
+    env.reset(seed=0)
+    rewards = []
+    while env.turns_left:
+        _, reward, terminated, truncated, info = env.step("well")
+        rewards.append(reward)
+    assert (terminated, truncated) == (False, True)
+    assert set(rewards) == {-1.0}
+    assert STATES[info["outcome"]] == "stopped"
+
+
+def test_the_repaired_reward_survives_a_pickle() -> None:
+    env = gym.make("rlroute/ThinkRouteText-v0", log=two_hop_log(), reward="router_r1_fixed", preference=0.3).unwrapped
+    again = pickle.loads(pickle.dumps(env))
+    assert (again.fixed, again.router_usd_per_mtok) == (True, env.router_usd_per_mtok) == (True, 0.1)
 
 
 def test_names_are_found_by_either_id() -> None:

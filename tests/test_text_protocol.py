@@ -339,6 +339,28 @@ def test_nesting_and_balance() -> None:
     assert not blocks("a</think>")[1]
 
 
+def test_an_empty_answer_takes_no_quality() -> None:
+    """A reply of which no answer was made out is repeated by its text; saying nothing is worth nothing."""
+    log = two_hop_log(**{"q#|large|answer": ""})
+    env = gym.make("rlroute/ThinkRouteText-v0", log=log, reward="router_r1", preference=ALPHA).unwrapped
+    for answer, quality in (("", 0.0), ("It is Ann Lee.", 1.0)):
+        env.reset(seed=0, options={"task": "q0"})
+        env.step(ask("large", WHOLE))
+        *_, last = env.step(f"{T}<answer>{answer}</answer>")
+        assert last["totals"][0] == quality
+
+
+def test_an_end_without_money_is_no_fault_of_format() -> None:
+    reserve = 512 * OUTPUT_USD["small"] + PROMPT_TOKENS * INPUT_USD["small"]
+    env = gym.make(
+        "rlroute/ThinkRouteText-v0", log=two_hop_log(), reward="router_r1", budget_usd=reserve, preference=ALPHA
+    ).unwrapped
+    env.reset(seed=0, options={"task": "q0"})
+    env.step(ask("small", FIRM))
+    _, reward, terminated, _, last = env.step(ask("small", "Who founded Acme?"))
+    assert (reward, terminated, last["faults"]) == (0.0, True, ())
+
+
 def test_the_running_window_is_over_episodes() -> None:
     env = gym.make(
         "rlroute/ThinkRouteText-v0", log=two_hop_log(), reward="router_r1", reward_window="running", preference=ALPHA

@@ -37,7 +37,7 @@ TEXTS = {
 
 
 def two_hop_log(questions: int = 6, **changes: str) -> Log:
-    """The log; `changes` are texts of replies by "state|choice" that replace those above."""
+    """The log; `changes` replace texts by "state|choice", and answers by "state|choice|answer"."""
     choices = [
         {
             "name": name,
@@ -71,7 +71,7 @@ def two_hop_log(questions: int = 6, **changes: str) -> Log:
                     "state_id": state.replace("#", str(q)),
                     "choice": choice,
                     "text": changes.get(f"{state}|{choice}", text),
-                    "answer": answer,
+                    "answer": changes.get(f"{state}|{choice}|answer", answer),
                     "next_state_id": following and following.replace("#", str(q)),
                     "quality": quality,
                     "error": error,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+import gymnasium as gym
 import numpy as np
 
 from rlroute.envs.budget_route.env import BudgetRouteEnv
@@ -22,7 +23,9 @@ class BudgetRouteTextEnv(DecisionTextEnv):
     every turn ``<state>…</state>`` tells the text of the state, its extra numbers, and calls and money left.
 
     ## Action
-    A turn of text: ``<think>why</think><route>NAME</route>``, NAME a choice. See `rlroute.envs.decisions`.
+    A turn of text: ``<think>why</think><route>NAME</route>``, NAME a choice. See `rlroute.envs.decisions`. With
+    `constrained=True`, budget-constrained decoding (arXiv 2602.21227, equation 9): where the budget does not cover the
+    choice that is named, the cheapest that it covers takes the step.
 
     ## Reward, episode end
     Those of the numeric face; a malformed turn is −1 more and counts towards the time limit.
@@ -34,6 +37,17 @@ class BudgetRouteTextEnv(DecisionTextEnv):
     numeric_type: ClassVar[type[RoutingEnv]] = BudgetRouteEnv
     folder: ClassVar[Path] = Path(__file__).parent
     fields: ClassVar[tuple[str, ...]] = ("choices", "brief_choices", "names", "cost_weight", "state")
+
+    def __init__(self, *, constrained: bool = False, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        gym.utils.EzPickle.__init__(self, constrained=constrained, **arguments)
+        self.constrained = constrained
+
+    def instead(self, action: int) -> int:
+        legal = self.dynamics.action_mask[0] == 1
+        if not self.constrained or legal[action] or not legal.any():
+            return action
+        return int(np.where(legal, self.dynamics.pool.mean_cost_usd, np.inf).argmin())
 
     def situation(self) -> dict[str, str]:
         pool, log = self.dynamics.pool, self.dynamics.log

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 
 from rlroute.answers import answer_key, f1
@@ -47,14 +48,16 @@ class ThinkRouteTextEnv(RoutingTextEnv):
     current question, the sub-question that thinking opens, or one that accepting a heard reply opens [ours]; ties go
     to the first of these, and so does a query that has no word in common with any. Selecting a sub-question counts as
     `think`, or as `accept`. Without a colon, with a placeholder or with an empty query nothing is called; an unknown
-    name, a call that is masked and a reply with an error bring ``None``.
+    name, a call that is masked and a reply with an error bring ``None``. An unknown name is a fault of format; a masked
+    call is the numeric environment's masked action, and an error costs what the log says that it was billed.
 
     A written answer that equals a heard one in normal form has its quality, any other is scored by the metric of the
     question where texts alone tell (em, f1), else 0.
 
     ## Observation
     The transcript: the prompt (template `prompt`: choices with prices and latency, rounds, weight of cost, question)
-    and all turns with their replies. With `checker="observe"` a reply ends with the verdict.
+    and all turns with their replies. With `checker="observe"` a reply ends with the verdict [ours]; the protocol has
+    none, so `checker` is None under Router-R1's rewards unless given.
 
     ## Reward
     `linear` as in the numeric face, and −1 at the end for a wrong format. `router_r1` as in `rlroute.rewards`, where
@@ -84,10 +87,14 @@ class ThinkRouteTextEnv(RoutingTextEnv):
             raise ValueError(f"commit={arguments['commit']!r}: here the router writes the answer, expected 'policy'")
         if arguments.get("checker") == "action":
             raise ValueError("checker='action' has no words in this protocol: expected 'observe' or None")
+        own = {"reward": reward, "router_usd_per_mtok": router_usd_per_mtok, **arguments}
         self.fixed = reward == FIXED
+        if reward != "linear":
+            arguments.setdefault("checker", None)
         price = router_usd_per_mtok if router_usd_per_mtok is not None else ROUTER_USD_PER_MTOK * self.fixed
         numeric_reward = "router_r1" if self.fixed else reward
         super().__init__(reward=numeric_reward, router_usd_per_mtok=price, **arguments)
+        gym.utils.EzPickle.__init__(self, **own)
         names = self.dynamics.pool.names
         for name in names:
             if ":" in name:
@@ -152,7 +159,7 @@ class ThinkRouteTextEnv(RoutingTextEnv):
         layout = self.numeric.layout
         way = self._meant(route.query)
         if way.action is not None and self.move(turn, way.action):
-            return None
+            return NOTHING
         before = int(self.dynamics.num_heard[0])
         self.move(turn, layout.action("call", choice))
         if int(self.dynamics.num_heard[0]) == before:
@@ -168,7 +175,7 @@ class ThinkRouteTextEnv(RoutingTextEnv):
         text = self.tokens.head(reply.text, POOL_TOKENS)
         text = protocol.without_tags(text) if self.fixed else text
         checked = "" if np.isnan(verdict) else f" [checker: {verdict:.2g}]"
-        return self.tokens.head(text, self.limits.reply_tokens - self.tokens.count(checked)) + checked
+        return self.tokens.head(text, max(0, self.limits.reply_tokens - self.tokens.count(checked))) + checked
 
     def _ways(self) -> Iterator[Way]:
         """What a query may be about, in the order in which ties are decided."""
@@ -199,10 +206,10 @@ class ThinkRouteTextEnv(RoutingTextEnv):
             accept = layout.action("accept", choice)
             latest = int(dynamics.latest_row[0, choice])
             final = dynamics.rounds_left[0] == 0 or leads_to(dynamics, accept) < 0
-            if final and answer_key(self.texts.reply(latest).answer) == key:
+            if final and key and answer_key(self.texts.reply(latest).said) == key:
                 self.move(turn, accept)
                 return
-        earlier = (reply.quality for reply in reversed(self._heard) if answer_key(reply.answer) == key)
+        earlier = (reply.quality for reply in reversed(self._heard) if key and answer_key(reply.said) == key)
         quality = next((known for known in earlier if known is not None), None)
         root = int(dynamics.task[0])
         self.settle(turn, self.texts.score(root, written) if quality is None else quality)
@@ -246,8 +253,8 @@ class ThinkRouteTextEnv(RoutingTextEnv):
             question = self.texts.state(int(dynamics.state[0])).replace(":", " ")
             return f"{reason}{tagged('search', f' {dynamics.pool.names[choice]}:{question} ')}"
         if kind == "accept" and (dynamics.rounds_left[0] == 0 or leads_to(dynamics, action) < 0):
-            said = self.texts.reply(int(dynamics.latest_row[0, choice]))
-            return f"{reason}{tagged('answer', said.answer)}"
+            reply = self.texts.reply(int(dynamics.latest_row[0, choice]))
+            return f"{reason}{tagged('answer', reply.said)}"
         return None
 
 

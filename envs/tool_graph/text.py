@@ -84,7 +84,8 @@ SHOWN = (
 
 def tool_line(tool: Tool) -> str:
     """What there is to know of a tool before anything is called."""
-    inputs = f" {'and' if tool.join == 'all' else 'or'} ".join(name for name, _ in tool.after)
+    edges = [f"{name} (+{number(usd)} USD)" if usd else name for name, usd in tool.after]
+    inputs = f" {'and' if tool.join == 'all' else 'or'} ".join(edges)
     parts = [f"{number(tool.cost_usd)} USD", f"{number(tool.latency_s)} s", f"reliability {number(tool.reliability)}"]
     parts += [f"after {inputs}"] if inputs else []
     parts += [f"side effect {tool.effect}"] if tool.effect else []
