@@ -36,7 +36,7 @@ class RoutingVectorEnv(gym.vector.VectorEnv, gym.utils.EzPickle):
 
     ``reset(options=…)`` takes ``task`` (state id or row of a root state, or one per slot), ``group`` (K consecutive
     slots share task, weights and budgets until the next explicit reset), ``slot`` (play as that slot of a wider
-    vector environment) and ``reset_mask`` (with autoreset disabled: which slots to reset).
+    vector environment, and of its group) and ``reset_mask`` (with autoreset disabled: which slots to reset).
     """
 
     metadata: dict[str, Any] = {
@@ -109,7 +109,7 @@ class RoutingVectorEnv(gym.vector.VectorEnv, gym.utils.EzPickle):
         if "reset_mask" in options:
             which = np.flatnonzero(np.asarray(options["reset_mask"], bool))
         else:
-            dynamics.share(self._group_size(options.get("group", 1)))
+            dynamics.share(self._group_size(options.get("group", 1), whole="slot" not in options))
         if "slot" in options:
             dynamics.slot[:] = np.asarray(options["slot"], np.int64)
         tasks = self._root_rows(options["task"], len(which)) if "task" in options else None
@@ -180,8 +180,9 @@ class RoutingVectorEnv(gym.vector.VectorEnv, gym.utils.EzPickle):
             **{f"_{name}": everyone for name in extra},
         }
 
-    def _group_size(self, size: Any) -> int:
-        if not isinstance(size, (int, np.integer)) or size < 1 or self.num_envs % size:
+    def _group_size(self, size: Any, whole: bool) -> int:
+        """`whole`: groups lie within these slots, which are not those of a wider vector environment."""
+        if not isinstance(size, (int, np.integer)) or size < 1 or (whole and self.num_envs % size):
             raise ValueError(f"group={size!r}: expected a whole number that divides the {self.num_envs} slots")
         return int(size)
 

@@ -175,6 +175,13 @@ def _responses(responses: Source, keys: Keys, choices: dict[str, np.ndarray], nu
     _save(folder, "cost_usd", cost)
 
 
+def response_order(log: Log) -> Any:
+    """Index that takes the rows of the responses table to the order of the arrays."""
+    keys = Keys.of(log)
+    cell = keys.state.astype(np.int64) * len(log.source("choices").column("name")) + keys.choice
+    return _order(cell, ints(log.source("responses").column("attempt")))
+
+
 def _order(cell: np.ndarray, attempt: np.ndarray) -> Any:
     """Index that sorts responses by cell and attempt; a slice, which copies nothing, if they are sorted."""
     key = cell * (int(attempt.max(initial=0)) + 1) + attempt

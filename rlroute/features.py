@@ -199,18 +199,24 @@ def reference(arrays: LogArrays, split: np.ndarray) -> Reference:
     output_cost = np.where(
         tokens >= 0, tokens * arrays.output_usd[arrays.row_cell % arrays.num_choices], arrays.cost_usd
     )
-    # Uniform routing: every choice alike, kept up to the end of the episode.
-    _, output_cost_usd, _ = always(replace(arrays, cost_usd=output_cost))
-    roots = np.flatnonzero(arrays.root & (split == TRAIN))
-    spent = output_cost_usd[roots if len(roots) else arrays.root]
-    low, high = np.percentile(np.sqrt(spent[np.isfinite(spent)]), [5, 95])
+    low, high = root_cost_percentiles(arrays, split, output_cost)
     return Reference(
         choice=best["choice"],
         cost_usd=max(best["cost_usd"], 1e-12),
         latency_s=best["latency_s"],
-        root_cost_p5=float(low),
-        root_cost_p95=float(high),
+        root_cost_p5=low,
+        root_cost_p95=high,
     )
+
+
+def root_cost_percentiles(arrays: LogArrays, split: np.ndarray, cost_usd: np.ndarray) -> tuple[float, float]:
+    """5th and 95th percentile of √cost of train episodes under uniform routing; `cost_usd` of each response."""
+    # Every choice alike, kept up to the end of the episode.
+    _, spent_usd, _ = always(replace(arrays, cost_usd=cost_usd))
+    roots = np.flatnonzero(arrays.root & (split == TRAIN))
+    spent = spent_usd[roots if len(roots) else arrays.root]
+    low, high = np.percentile(np.sqrt(spent[np.isfinite(spent)]), [5, 95])
+    return float(low), float(high)
 
 
 def _principal_components(x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -64,11 +64,27 @@ def router_r1(right: float, format_: float, output_cost_usd: float, cost_weight:
     """
     if format_ < 0:
         return -1.0
+    return right * ((1.0 - cost_weight) + cost_weight * saved_share(output_cost_usd, p5, p95))
+
+
+@kernel
+def router_r1_fixed(right: float, format_: float, cost_usd: float, cost_weight: float, p5: float, p95: float) -> float:
+    """`router_r1` with costs that count on wrong answers too [ours]: format wrong −1, else (1 − α) · right + α·C.
+
+    `cost_usd` is all that the episode cost, prompts and the router's own tokens included; p5 and p95 belong to it.
+    """
+    if format_ < 0:
+        return -1.0
+    return (1.0 - cost_weight) * right + cost_weight * saved_share(cost_usd, p5, p95)
+
+
+@kernel
+def saved_share(cost_usd: float, p5: float, p95: float) -> float:
+    """Router-R1's C: 1 at √cost ≤ p5, 0 at √cost ≥ p95, 0.5 where the two are as good as one."""
     # The code's threshold of 1e-8 is for costs in token·USD per million; ours are in USD, √1e-6 of that.
-    saved = 0.5
-    if p95 - p5 >= 1e-11:
-        saved = 1.0 - min(max((math.sqrt(output_cost_usd) - p5) / (p95 - p5), 0.0), 1.0)
-    return right * ((1.0 - cost_weight) + cost_weight * saved)
+    if p95 - p5 < 1e-11:
+        return 0.5
+    return 1.0 - min(max((math.sqrt(cost_usd) - p5) / (p95 - p5), 0.0), 1.0)
 
 
 @kernel

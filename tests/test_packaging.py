@@ -176,11 +176,12 @@ def test_prefixed_ids_import_the_package_first(row: EnvEntry, tmp_path: Path) ->
 
 def test_the_registry_is_what_gymnasium_knows() -> None:
     known = {name for name in gym.registry if name.startswith("rlroute/")}
-    assert known == {row.id for row in REGISTRY}
+    assert known == {name for row in REGISTRY for name in (row.id, row.text_id)}
     for row in REGISTRY:
+        assert gym.spec(row.text_id).entry_point == row.text_entry_point
         spec = gym.spec(row.id)
         assert (spec.entry_point, spec.vector_entry_point) == (row.entry_point, row.vector_entry_point)
-        for path in (row.entry_point, row.vector_entry_point, row.live):
+        for path in (row.entry_point, row.vector_entry_point, row.text_entry_point, row.live):
             module, name = path.split(":")
             assert hasattr(importlib.import_module(module), name)
 
