@@ -22,6 +22,7 @@ class TrainingArguments:
     env_arguments: dict[str, Any] = field(default_factory=dict)  # arguments of the environment as JSON
     model: str = "tiny"  # "tiny", "smollm2", or a folder with a causal language model or a text policy
     lora: int = 0  # rank of LoRA adapters on all linear layers; 0: all weights are trained
+    short_queries: bool = False  # ThinkRoute's demonstrations ask "this" in place of the question at hand
     steps: int = 100  # updates
     learning_rate: float = 1e-4  # AdamW's step size at the start; it falls linearly to 0
     micro_batch: int = 16  # sequences that go through the model at once while it learns

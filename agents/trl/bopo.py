@@ -9,14 +9,13 @@ they are worth is in `rlroute.envs.budget_route.anchors`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import gymnasium as gym
 
 from rlroute.agents.advantages import anchored, group_relative
 from rlroute.agents.trl.arguments import parse
-from rlroute.agents.trl.demonstrations import numeric_arguments
 from rlroute.agents.trl.evaluate import episodes_of
 from rlroute.agents.trl.rollouts import Rollout
 from rlroute.agents.trl.trainer import Returns
@@ -55,9 +54,9 @@ class BoundaryShaping:
         if env.dynamics.family != FAMILY:
             raise ValueError(f"BoPO on {arguments.env!r}: expected a text face of {FAMILY!r}, with small and large")
         weight = None if arguments.constant_weight < 0 else arguments.constant_weight
-        runs = boundary_runs(
-            numeric_arguments(env, arguments.env_arguments), RunArguments(arguments.boundary_runs, arguments.rollouts)
-        )
+        numeric = env.dynamics.arguments
+        given = {field.name: getattr(numeric, field.name) for field in fields(numeric)}
+        runs = boundary_runs(given, RunArguments(arguments.boundary_runs, arguments.rollouts))
         self.table = Anchors(runs, RewardArguments(arguments.bonus, arguments.cost, weight))
         self.cost, self.anchored, self.size = arguments.cost, arguments.anchors, arguments.group_size
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
+from itertools import islice
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
-from rlroute.envs.text import Transcript, demonstrate
+from rlroute.envs.demonstrate import Act, Rationale, Transcript, demonstrate
+from rlroute.envs.think_route.text import ThinkRouteTextEnv
 
-Act = Callable[[Any], int]  # from a scalar numeric environment to the action to take there
 GOOD = 0.5  # a verdict that an explorer is content with
 EXPERT_SHARE = 0.5  # of ThinkRoute's demonstrations
 MOST_CALLS = 3  # of an explorer
@@ -30,20 +31,48 @@ class Demonstration(NamedTuple):
     act: Act
     seed: int
     options: dict[str, Any]
-    rationale: Callable[[Any, int], str]
+    rationale: Rationale
+    changes: tuple[tuple[str, Any], ...] = ()  # to the arguments of the environment
 
 
-def demonstrations(env_id: str, env_arguments: Mapping[str, Any], count: int, seed: int = 0) -> list[Transcript]:
-    """`count` transcripts of a text environment, of tasks of its split one after another in random order."""
-    env = gym.make(env_id, disable_env_checker=True, **env_arguments).unwrapped
-    rng = np.random.default_rng(seed)
-    shows = SHOWS[env.dynamics.family](env, dict(env_arguments), rng)
-    return [demonstrate(env, d.act, seed=d.seed, options=d.options, rationale=d.rationale) for d in _take(shows, count)]
+Shows = Callable[[Any, np.random.Generator], Iterator[Demonstration]]
 
 
-def _take(shows: Iterator[Demonstration], count: int) -> Iterator[Demonstration]:
-    for _ in range(count):
-        yield next(shows)
+def demonstrations(
+    env_id: str, env_arguments: Mapping[str, Any], count: int, seed: int = 0, short_queries: bool = False
+) -> list[Transcript]:
+    """`count` transcripts of a text environment, of the tasks of its split in random order.
+
+    With `short_queries` a ThinkRoute search about the question at hand says "this" in place of it. The protocol takes
+    a query without a word of any question for just that, and a small model need not learn to copy before it routes.
+    """
+    envs: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+
+    def pair(changes: tuple[tuple[str, Any], ...] = ()) -> tuple[Any, Any]:
+        if changes not in envs:
+            given = {**env_arguments, **dict(changes)}
+            env = gym.make(env_id, disable_env_checker=True, **given).unwrapped
+            if short_queries and isinstance(env, ThinkRouteTextEnv):
+                env = ShortQueries(**given)
+            envs[changes] = env, numeric_twin(env)
+        return envs[changes]
+
+    shows = SHOWS[pair()[0].dynamics.family](pair()[0], np.random.default_rng(seed))
+    return [
+        demonstrate(*pair(d.changes), d.act, seed=d.seed, options=d.options, rationale=d.rationale)
+        for d in islice(shows, count)
+    ]
+
+
+def texts_of(transcripts: list[Transcript]) -> list[str]:
+    """Prompt, turns and replies of each in one piece."""
+    return [shown.prompt + "".join(turn + reply for turn, reply in shown.turns) for shown in transcripts]
+
+
+def numeric_twin(env: Any) -> Any:
+    """A numeric environment with the arguments of the one inside a text environment."""
+    arguments = env.dynamics.arguments
+    return env.numeric_type(**{field.name: getattr(arguments, field.name) for field in fields(arguments)})
 
 
 def _tasks(env: Any, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
@@ -54,8 +83,8 @@ def _tasks(env: Any, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
             yield int(task), int(rng.integers(1 << 31))
 
 
-def _acting(policy: Any) -> Act:
-    """A batch policy as a function of a scalar environment."""
+def acting(policy: Any) -> Act:
+    """A policy for batches as a function of a scalar environment."""
     met: list[Any] = []
 
     def act(numeric: Any) -> int:
@@ -69,6 +98,19 @@ def _acting(policy: Any) -> Act:
 
 
 # ----------------------------------------------------------------------------------------------- ThinkRoute
+
+
+class ShortQueries(ThinkRouteTextEnv):
+    """ThinkRoute whose demonstrations ask about the question at hand by the one word "this"."""
+
+    def narrate(self, action: int, rationale: str = "", dynamics: Any = None) -> str | None:
+        told = super().narrate(action, rationale, dynamics)
+        kind, _ = self.numeric.layout.describe_action(action)
+        state = int((dynamics or self.dynamics).state[0])
+        if told is None or kind != "call" or state != int(self.dynamics.state[0]):
+            return told
+        name, query = told.rsplit(":", 1)
+        return f"{name}:this {query[query.rindex('</search>') :]}"
 
 
 class Explorer:
@@ -94,8 +136,8 @@ class Explorer:
         return int(layout.action("accept", int(dynamics.heard_choice[0, best])))
 
 
-def _think_route(env: Any, arguments: dict[str, Any], rng: np.random.Generator) -> Iterator[Demonstration]:
-    experts = [_acting(policy) for policy in _experts(env.dynamics)]
+def _think_route(env: Any, rng: np.random.Generator) -> Iterator[Demonstration]:
+    experts = [acting(policy) for policy in _experts(env)]
     explorer = Explorer(rng)
     for task, seed in _tasks(env, rng):
         expert = rng.random() < EXPERT_SHARE
@@ -106,53 +148,46 @@ def _think_route(env: Any, arguments: dict[str, Any], rng: np.random.Generator) 
 _EXPERTS: dict[tuple[str, str], list[Any]] = {}  # fitting takes a while, and several runs of a process share a log
 
 
-def _experts(dynamics: Any) -> list[Any]:
+def _experts(env: Any) -> list[Any]:
     """The learned sequential references of a log, fitted once."""
-    from rlroute.envs.think_route.env import ThinkRouteEnv
     from rlroute.envs.think_route.references import references
 
-    arguments = dynamics.arguments
-    key = dynamics.log.content_hash, str(arguments)
+    key = env.dynamics.log.content_hash, str(env.dynamics.arguments)
     if key not in _EXPERTS:
-        env = ThinkRouteEnv(**{field.name: getattr(arguments, field.name) for field in fields(arguments)})
-        _EXPERTS[key] = references(env, thorough=False)["learned sequential"]
+        _EXPERTS[key] = references(numeric_twin(env), thorough=False)["learned sequential"]
     return _EXPERTS[key]
 
 
 def _why_think(numeric: Any, action: int) -> str:
-    dynamics = numeric.dynamics
-    kind, choice = numeric.layout.describe_action(action)
+    kind, _ = numeric.layout.describe_action(action)
     if kind == "accept":
         return "good enough"
-    if kind == "call" and dynamics.num_heard[0] == 0:
-        return f"ask {dynamics.pool.names[choice]}"
-    return f"not sure, ask {dynamics.pool.names[choice]}" if kind == "call" else "in parts"
+    return "not sure" if numeric.dynamics.num_heard[0] else "I ask"
 
 
 # ---------------------------------------------------------------------------------------------- BudgetRoute
 
 
-def _budget_route(env: Any, arguments: dict[str, Any], rng: np.random.Generator) -> Iterator[Demonstration]:
+def _budget_route(env: Any, rng: np.random.Generator) -> Iterator[Demonstration]:
     from rlroute.envs.budget_route.anchors import Anchors
     from rlroute.envs.budget_route.boundary import boundary_runs
     from rlroute.envs.budget_route.demonstrations import demonstrated_run
 
-    runs = boundary_runs(numeric_arguments(env, arguments))
+    arguments = env.dynamics.arguments
+    runs = boundary_runs({field.name: getattr(arguments, field.name) for field in fields(arguments)})
     anchors = Anchors(runs)
     finite = np.flatnonzero(np.isfinite(runs.caps))
     levels = finite if len(finite) else np.array([0])
-    chosen = [demonstrated_run(anchors, int(level)) for level in levels]
+    chosen = {int(level): demonstrated_run(anchors, int(level)) for level in levels}
     while True:
         for at in rng.permutation(len(runs.tasks)):
-            level = int(rng.integers(len(levels)))
+            level = int(rng.choice(levels))
             run = int(chosen[level][at])
-            actions = runs.actions[levels[level], at, run]
-            # Boundary runs are replayed draw by draw, so the episode shown is the very one that succeeded.
+            cap = float(runs.caps[level])
+            changes = (("budget_calls", int(cap) if np.isfinite(cap) else None),)
+            # Runs are replayed draw by draw, so the episode shown is the very one that was recorded.
             options = {"task": int(runs.tasks[at]), "slot": int(runs.slots(at, run))}
-            cap = runs.caps[levels[level]]
-            if np.isfinite(cap):
-                options["budget_calls"] = int(cap)
-            yield Demonstration(_Script(actions), runs.arguments.seed, options, _why_budget)
+            yield Demonstration(_Script(runs.actions[level, at, run]), runs.arguments.seed, options, _why_step, changes)
 
 
 class _Script:
@@ -165,17 +200,17 @@ class _Script:
         return int(self.actions[int(numeric.dynamics.calls[0])])
 
 
-def _why_budget(numeric: Any, action: int) -> str:
-    return "a step that matters" if numeric.dynamics.expensive[action] else "a plain step"
+def _why_step(numeric: Any, action: int) -> str:
+    return "this step matters" if numeric.dynamics.expensive[action] else "a plain step"
 
 
 # ---------------------------------------------------------------------------------------------- EffortRoute
 
 
-def _effort_route(env: Any, arguments: dict[str, Any], rng: np.random.Generator) -> Iterator[Demonstration]:
+def _effort_route(env: Any, rng: np.random.Generator) -> Iterator[Demonstration]:
     from rlroute.envs.effort_route.references import label_oracle
 
-    act = _acting(label_oracle(env.dynamics))
+    act = acting(label_oracle(env.dynamics))
     for task, seed in _tasks(env, rng):
         yield Demonstration(act, seed, {"task": task}, _why_effort)
 
@@ -187,23 +222,21 @@ def _why_effort(numeric: Any, action: int) -> str:
 # ------------------------------------------------------------------------------------------------ ToolGraph
 
 
-def _tool_graph(env: Any, arguments: dict[str, Any], rng: np.random.Generator) -> Iterator[Demonstration]:
-    from rlroute.envs.tool_graph.references import references
+def _tool_graph(env: Any, rng: np.random.Generator) -> Iterator[Demonstration]:
+    from rlroute.envs.tool_graph.references import HealingRouter
 
-    act = _acting(next(iter(references(env.numeric).values()))[0])
-    for task, seed in _tasks(env, rng):
-        yield Demonstration(act, seed, {"task": task}, lambda numeric, action: "the shortest way on")
+    act = acting(HealingRouter())
+    while True:
+        yield Demonstration(act, int(rng.integers(1 << 31)), {}, _why_tool)
 
 
-SHOWS: dict[str, Callable[[Any, dict[str, Any], np.random.Generator], Iterator[Demonstration]]] = {
+def _why_tool(numeric: Any, action: int) -> str:
+    return "the cheapest way on"
+
+
+SHOWS: dict[str, Shows] = {
     "rlroute/ThinkRoute-v0": _think_route,
     "rlroute/BudgetRoute-v0": _budget_route,
     "rlroute/EffortRoute-v0": _effort_route,
     "rlroute/ToolGraph-v0": _tool_graph,
 }
-
-
-def numeric_arguments(env: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those arguments of a text environment that its numeric one takes too."""
-    known = {field.name for field in fields(env.dynamics.arguments)}
-    return {name: value for name, value in arguments.items() if name in known}

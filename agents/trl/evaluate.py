@@ -48,9 +48,10 @@ def score_of(rollouts: Sequence[Rollout]) -> Score:
 
 def figures(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """Means over episodes; `quality` is exact match where the log's quality is, `top_share` the share of the calls
-    that the most used choice got."""
+    that the most used choice got (0 without calls)."""
     played = episodes_of(rollouts)
-    calls = np.sum([rollout.calls for rollout in rollouts], axis=0)
+    calls = np.bincount([choice for rollout in rollouts for choice in rollout.called] or [0])
+    top = calls.max() / calls.sum() if any(rollout.called for rollout in rollouts) else 0.0
     return {
         "reward": float(played.reward.mean()),
         "quality": float(played.quality.mean()),
@@ -59,7 +60,7 @@ def figures(rollouts: Sequence[Rollout]) -> dict[str, float]:
         "router_cost_usd": float(np.mean([rollout.router_cost_usd for rollout in rollouts])),
         "calls": float(played.calls.mean()),
         "expensive_calls": float(played.expensive_calls.mean()),
-        "top_share": float(calls.max() / calls.sum()) if np.sum(calls) else float("nan"),
+        "top_share": float(top),
         "faulty": float(np.mean([bool(rollout.faults) for rollout in rollouts])),
         "turns": float(np.mean([len(rollout.turns) for rollout in rollouts])),
         "written_tokens": float(np.mean([rollout.written for rollout in rollouts])),

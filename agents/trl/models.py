@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,10 +91,10 @@ def load_model(name: str, texts: Callable[[], Iterable[str]], seed: int = 0) -> 
     folder = Path(name)
     refuse_no_causal_lm(folder)
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = _read_tokenizer(folder)
     refuse_no_chat_template(tokenizer, name)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return LanguageModel(_on_device(model), _with_pad(tokenizer), name)
@@ -108,6 +109,19 @@ def lora_config(rank: int) -> LoraConfig | None:
     from peft import LoraConfig
 
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    """The tokenizer as it was saved.
+
+    `AutoTokenizer` goes by the type of the model and would replace a tokenizer of one's own by that of the family.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    config = folder / "tokenizer_config.json"
+    saved = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    own = saved.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return (PreTrainedTokenizerFast if own else AutoTokenizer).from_pretrained(folder)
 
 
 def _on_device(model: Any) -> Any:

@@ -31,7 +31,7 @@ class Rollout:
     turns: list[tuple[str, str]] = field(default_factory=list)  # (what the model wrote, what was replied)
     reward: float = 0.0
     faults: tuple[str, ...] = ()
-    calls: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # of every choice (C,)
+    called: list[int] = field(default_factory=list)  # the choice of every call, where the family has choices
     router_cost_usd: float = 0.0  # part of the episode's cost
     episode: Episodes | None = None  # a batch of one
 
@@ -146,7 +146,10 @@ class Player:
 
     def _step(self, env: Any, rollout: Rollout, text: str) -> str | None:
         """Give a turn to the environment; returns its reply, None at the end of the episode."""
+        calls = int(env.dynamics.calls[0])
         _, reward, terminated, truncated, info = env.step(text)
+        if int(env.dynamics.calls[0]) > calls and hasattr(env.dynamics, "heard_choice"):
+            rollout.called.append(int(env.dynamics.heard_choice[0, env.dynamics.num_heard[0] - 1]))
         rollout.turns.append((info["kept"], info["reply"]))
         rollout.reward += reward
         if not (terminated or truncated):
@@ -159,20 +162,13 @@ def finish(rollout: Rollout, env: Any, info: Mapping[str, Any], truncated: bool)
     """Fill in what an episode came to, from its environment and its last `info`."""
     dynamics, totals = env.dynamics, info["totals"]
     rollout.faults = tuple(info["faults"])
-    rollout.calls = calls_of_choices(dynamics)
+    if hasattr(dynamics, "visits"):
+        rollout.called = np.repeat(np.arange(dynamics.visits.shape[1]), dynamics.visits[0]).tolist()
     rollout.router_cost_usd = env.router_tokens * env.router_usd_per_mtok / 1e6
     episode = finished(dynamics, np.array([rollout.reward]), np.array([truncated]), 1)
     # An answer in the router's own words, and its own tokens, are known to the text face alone.
     own = {"quality": totals[QUALITY], "cost_usd": totals[COST_USD], "latency_s": totals[LATENCY_S]}
     rollout.episode = replace(episode, **{name: np.array([value]) for name, value in own.items()})
-
-
-def calls_of_choices(dynamics: Any) -> np.ndarray:
-    """How often each choice was called in the episode of a batch of one, (C,) int64."""
-    for name in ("visits", "called"):
-        if hasattr(dynamics, name):
-            return np.asarray(getattr(dynamics, name)[0], np.int64).copy()
-    return np.zeros(0, np.int64)
 
 
 class Rollouts:

@@ -26,6 +26,7 @@ class SFTArguments(TrainingArguments):
     learning_rate: float = 2e-3  # AdamW's step size at the start; it falls linearly to 0
     steps: int = 400  # updates
     demonstrations: int = 2000  # transcripts to learn from
+    copy_steps: int = 500  # lessons in copying before, at most; for the tiny model alone
 
 
 def train(arguments: SFTArguments) -> Path:
@@ -34,17 +35,25 @@ def train(arguments: SFTArguments) -> Path:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from rlroute.agents.trl.demonstrations import demonstrations
+    from rlroute.agents.trl.demonstrations import demonstrations, texts_of
     from rlroute.agents.trl.watching import Watcher
 
     torch.set_num_threads(arguments.threads)
     out = Path(arguments.out)
     checkpoint = begin_run(out, "SFT", arguments)
-    shown = demonstrations(arguments.env, arguments.env_arguments, arguments.demonstrations, arguments.seed)
-    texts = [transcript.prompt + "".join(a + b for a, b in transcript.turns) for transcript in shown]
-    language = load_model(arguments.model, lambda: texts, arguments.seed)
+    shown = demonstrations(
+        arguments.env, arguments.env_arguments, arguments.demonstrations, arguments.seed, arguments.short_queries
+    )
+    language = load_model(arguments.model, lambda: texts_of(shown), arguments.seed)
     env = make_envs(arguments.env, arguments.env_arguments, language, 1)[0]
     refuse_unplayable(env, language, arguments.turn_tokens)
+    if language.name == "tiny" and checkpoint is None and arguments.copy_steps:
+        from rlroute.agents.trl.copying import teach_copying
+
+        special = set(language.tokenizer.all_special_ids)
+        teach_copying(
+            language.model, sorted(set(range(len(language.tokenizer))) - special), arguments.copy_steps, arguments.seed
+        )
     rows = [tokens_and_labels(language, transcript.prompt, transcript.turns) for transcript in shown]
     trainer = SFTTrainer(
         model=language.model,
@@ -53,7 +62,7 @@ def train(arguments: SFTArguments) -> Path:
         train_dataset=Dataset.from_list(rows),
         peft_config=lora_config(arguments.lora),
     )
-    watcher = Watcher(trainer, language, arguments, out)
+    watcher = Watcher(trainer, language, arguments, out, from_start=False)
     trainer.add_callback(watcher)
     began = time.perf_counter()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

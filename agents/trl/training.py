@@ -75,7 +75,7 @@ def train_on_episodes(
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(arguments.steps * arguments.groups)]}),
         peft_config=lora_config(arguments.lora),
     )
-    watcher = Watcher(trainer, language, arguments, out)
+    watcher = Watcher(trainer, language, arguments, out, from_start=True)
     trainer.add_callback(watcher)
     began = time.perf_counter()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -101,10 +101,9 @@ def warm_start(arguments: RolloutArguments) -> str:
 
 def vocabulary_texts(arguments: TrainingArguments) -> list[str]:
     """Transcripts that the vocabulary of the tiny model is learned from."""
-    from rlroute.agents.trl.demonstrations import demonstrations
+    from rlroute.agents.trl.demonstrations import demonstrations, texts_of
 
-    shown = demonstrations(arguments.env, arguments.env_arguments, 256, arguments.seed)
-    return [transcript.prompt + "".join(a + b for a, b in transcript.turns) for transcript in shown]
+    return texts_of(demonstrations(arguments.env, arguments.env_arguments, 256, arguments.seed))
 
 
 def refuse_unplayable(env: Any, language: LanguageModel, turn_tokens: int) -> None:

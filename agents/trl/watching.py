@@ -16,13 +16,15 @@ from rlroute.agents.trl.rollouts import Player, make_envs
 
 
 class Watcher(TrainerCallback):
-    """Plays tasks of val greedily, before training and every `eval_every` updates.
+    """Plays tasks of val greedily, every `eval_every` updates and where told so before the first.
 
     Figures go to the trainer's loggers and to ``OUT/metrics.jsonl``, transcripts to ``OUT/samples``.
     """
 
-    def __init__(self, trainer: Any, language: LanguageModel, arguments: TrainingArguments, out: Path) -> None:
-        self.trainer, self.arguments, self.out = trainer, arguments, out
+    def __init__(
+        self, trainer: Any, language: LanguageModel, arguments: TrainingArguments, out: Path, from_start: bool
+    ) -> None:
+        self.trainer, self.arguments, self.out, self.from_start = trainer, arguments, out, from_start
         self.latest: dict[str, float] = {}
         self.steps = 0  # made in this process
         self.player: Player | None = None
@@ -35,7 +37,7 @@ class Watcher(TrainerCallback):
         self.player = Player(language, probe[0].stops, arguments.turn_tokens)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == 0:
+        if state.global_step == 0 and self.from_start:
             self._look(0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -46,7 +48,9 @@ class Watcher(TrainerCallback):
             self._look(step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        self._write(int(state.global_step), {k: v for k, v in (logs or {}).items() if not k.startswith("eval_")})
+        own = {name: value for name, value in (logs or {}).items() if not name.startswith("eval_")}
+        if own:
+            self._write(int(state.global_step), own)
 
     def _look(self, step: int) -> None:
         if self.player is None:
