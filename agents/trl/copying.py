@@ -61,7 +61,8 @@ def teach_copying(model: Any, tokens: list[int], steps: int, seed: int = 0) -> f
         out.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        loss = 0.8 * loss + 0.2 * float(out) if math.isfinite(loss) else float(out)
+        now = float(out.detach())
+        loss = 0.8 * loss + 0.2 * now if math.isfinite(loss) else now
         if loss < LEARNED:
             break
     return loss

@@ -115,7 +115,7 @@ def load_text_policy(path: Path, card: dict[str, Any], *, sample: bool = False, 
 def text_card(env: Any, env_id: str, turn_tokens: int) -> dict[str, Any]:
     """What a text router trained in `env` must remember."""
     numeric = env.dynamics.policy_card()
-    kept = ("family", "choices", "arguments", "reward", "log", "suite")
+    kept = ("family", "choices", "arguments", "log", "suite")
     return {
         **{key: numeric[key] for key in kept if key in numeric},
         "environment": env_id,
