@@ -258,9 +258,12 @@ def _loader(card: Mapping[str, Any], file: Path) -> Callable[..., Any]:
         raise PolicyError(file, "loader", repr(name), f"none, or one of {', '.join(LOADERS)}")
     module, function = LOADERS[name].split(":")
     try:
-        return getattr(import_module(module), function)  # type: ignore[no-any-return]
+        loader: Callable[..., Any] = getattr(import_module(module), function)
     except ImportError as error:
-        raise PolicyError(file, "loader", f"{name!r}, but {error}", "what it needs: pip install rlroute[trl]") from error
+        raise PolicyError(
+            file, "loader", f"{name!r}, but {error}", "what it needs: pip install rlroute[trl]"
+        ) from error
+    return loader
 
 
 def _with_prefix(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,9 +15,10 @@ import pytest
 from invented import task_log
 from small_logs import make, query_rows
 
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("trl")
+
+import torch
 
 from rlroute import Router, load_policy
 from rlroute.agents.trl import bopo, grpo, sft
@@ -149,7 +149,10 @@ def test_evaluation_counts_tasks_and_gives_all_figures(trained: Path) -> None:
 
 FAULTS = {
     "loader": (lambda card: card.replace("loader: text", "loader: pickle"), "found 'pickle', expected none, or one of"),
-    "stops": (lambda card: card.replace("stops:\n- </route>", "stops: none"), "key stops: found 'none', expected a list"),
+    "stops": (
+        lambda card: card.replace("stops:\n- </route>", "stops: none"),
+        "key stops: found 'none', expected a list",
+    ),
     "format": (lambda card: card.replace("format: 1", "format: 9"), "found 9, expected 1"),
 }
 

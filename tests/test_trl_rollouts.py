@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,9 +12,10 @@ import pytest
 from invented import task_log
 from small_logs import make, query_rows
 
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("trl")
+
+import torch
 
 from rlroute.agents.trl.generation import Sequences, Turn, TurnSampler
 from rlroute.agents.trl.models import LanguageModel, load_model
@@ -169,7 +169,13 @@ def trainer_of(language: LanguageModel, envs: list[Any], out: Path, group_size: 
 
     groups = len(envs) // group_size
     knobs = GRPOArguments(
-        out=str(out), steps=1, groups=groups, group_size=group_size, micro_batch=len(envs), tensorboard=False, quiet=True
+        out=str(out),
+        steps=1,
+        groups=groups,
+        group_size=group_size,
+        micro_batch=len(envs),
+        tensorboard=False,
+        quiet=True,
     )
     given: dict[str, Any] = {"estimator": group_relative, **shaping}
     return RouterTrainer(
@@ -212,9 +218,7 @@ def test_a_script_earns_through_trl_exactly_what_its_decisions_earn(tiny: Langua
     assert batch["advantages"].tolist() == pytest.approx((np.array(expected) - means).tolist(), abs=1e-6)
     shown = [
         tiny.decode(ids[mask.bool() & own.bool()].tolist())
-        for ids, mask, own in zip(
-            batch["completion_ids"], batch["completion_mask"], batch["tool_mask"], strict=True
-        )
+        for ids, mask, own in zip(batch["completion_ids"], batch["completion_mask"], batch["tool_mask"], strict=True)
     ]
     assert shown == ["".join(turn for turn, _ in rollout.turns) for rollout in trainer.rollouts.latest]
 

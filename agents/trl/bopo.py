@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 
@@ -50,7 +51,7 @@ class BoundaryShaping:
     """Returns of episodes, and with anchors R_S and R_E of every group, by the boundary runs of its task and cap."""
 
     def __init__(self, arguments: BoPOArguments) -> None:
-        env = gym.make(arguments.env, disable_env_checker=True, **arguments.env_arguments).unwrapped
+        env: Any = gym.make(arguments.env, disable_env_checker=True, **arguments.env_arguments).unwrapped
         if env.dynamics.family != FAMILY:
             raise ValueError(f"BoPO on {arguments.env!r}: expected a text face of {FAMILY!r}, with small and large")
         weight = None if arguments.constant_weight < 0 else arguments.constant_weight

@@ -186,7 +186,7 @@ def _budget_route(env: Any, rng: np.random.Generator) -> Iterator[Demonstration]
             cap = float(runs.caps[level])
             changes = (("budget_calls", int(cap) if np.isfinite(cap) else None),)
             # Runs are replayed draw by draw, so the episode shown is the very one that was recorded.
-            options = {"task": int(runs.tasks[at]), "slot": int(runs.slots(at, run))}
+            options = {"task": int(runs.tasks[at]), "slot": int(runs.slots(np.asarray(at), np.asarray(run)))}
             yield Demonstration(_Script(runs.actions[level, at, run]), runs.arguments.seed, options, _why_step, changes)
 
 
@@ -223,9 +223,9 @@ def _why_effort(numeric: Any, action: int) -> str:
 
 
 def _tool_graph(env: Any, rng: np.random.Generator) -> Iterator[Demonstration]:
-    from rlroute.envs.tool_graph.references import HealingRouter
+    from rlroute.envs.tool_graph.healing import HealingRouter, Knobs
 
-    act = acting(HealingRouter())
+    act = acting(HealingRouter(Knobs()))
     while True:
         yield Demonstration(act, int(rng.integers(1 << 31)), {}, _why_tool)
 

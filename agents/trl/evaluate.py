@@ -38,7 +38,8 @@ def episodes_of(rollouts: Sequence[Rollout]) -> Episodes:
     """All episodes as arrays of one row each."""
     parts = [rollout.episode for rollout in rollouts if rollout.episode is not None]
     names = [name for name in Episodes.__dataclass_fields__ if name != "extra"]
-    return Episodes(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return Episodes(**columns)
 
 
 def score_of(rollouts: Sequence[Rollout]) -> Score:

@@ -25,8 +25,8 @@ class Sequences:
     model: Any
     pad: int
     cache: Any = None
-    mask: Tensor | None = None  # (B, L) int64: which places of the cache hold a token
-    lengths: Tensor | None = None  # (B,) int64 tokens of each text
+    mask: Any = None  # (B, L) int64: which places of the cache hold a token
+    lengths: Any = None  # (B,) int64 tokens of each text
     seconds: float = 0.0  # that the model took
 
     def feed(self, chunks: Sequence[Sequence[int]]) -> Tensor:
@@ -46,13 +46,11 @@ class Sequences:
 
     def repeat(self, times: int) -> None:
         """Every text `times` times, side by side."""
-        assert self.mask is not None and self.lengths is not None
         self.cache.batch_repeat_interleave(times)
         self.mask, self.lengths = self.mask.repeat_interleave(times, 0), self.lengths.repeat_interleave(times, 0)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all texts but `rows`."""
-        assert self.mask is not None and self.lengths is not None
         if len(rows) == len(self.lengths):
             return
         at = torch.tensor(rows, device=self.lengths.device)
@@ -61,7 +59,7 @@ class Sequences:
 
     def _forward(self, ids: Tensor, present: Tensor) -> Tensor:
         began = time.perf_counter()
-        if self.mask is None or self.lengths is None:
+        if self.cache is None:
             from transformers import DynamicCache
 
             self.cache = DynamicCache(config=self.model.config)

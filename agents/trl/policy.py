@@ -20,7 +20,13 @@ from rlroute.agents.trl.models import LanguageModel, load_model
 from rlroute.policy import CARD_FILE, PolicyError, write_card
 
 LOADER = "text"
-KEYS = {"family": str, "environment": str, "stops": list, "turn_tokens": int, "router_usd_per_mtok": (int, float)}
+KEYS: dict[str, Any] = {
+    "family": str,
+    "environment": str,
+    "stops": list,
+    "turn_tokens": int,
+    "router_usd_per_mtok": (int, float),
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class TextPolicy:
             ids = self.language.prompt_ids(transcript)
         room = self.context - len(ids)
         if room < 1:
-            raise ModelError("transcript", f"{len(ids)} tokens", f"fewer than the {self.context} of the model's context")
+            raise ModelError("transcript", f"{len(ids)} tokens", f"fewer than the context of {self.context}")
         sequences = Sequences(self.language.model, self.language.tokenizer.pad_token_id)
         limit = min(int(self.card["turn_tokens"]), room)
         turn = self.sampler.turn(sequences, sequences.feed([ids]), [limit], greedy=not self.sample)[0]

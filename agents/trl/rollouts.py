@@ -167,8 +167,12 @@ def finish(rollout: Rollout, env: Any, info: Mapping[str, Any], truncated: bool)
     rollout.router_cost_usd = env.router_tokens * env.router_usd_per_mtok / 1e6
     episode = finished(dynamics, np.array([rollout.reward]), np.array([truncated]), 1)
     # An answer in the router's own words, and its own tokens, are known to the text face alone.
-    own = {"quality": totals[QUALITY], "cost_usd": totals[COST_USD], "latency_s": totals[LATENCY_S]}
-    rollout.episode = replace(episode, **{name: np.array([value]) for name, value in own.items()})
+    rollout.episode = replace(
+        episode,
+        quality=np.array([totals[QUALITY]]),
+        cost_usd=np.array([totals[COST_USD]]),
+        latency_s=np.array([totals[LATENCY_S]]),
+    )
 
 
 class Rollouts:

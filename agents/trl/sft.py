@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rlroute.agents.trl.arguments import TrainingArguments, parse
 from rlroute.agents.trl.models import LanguageModel, load_model, lora_config
@@ -72,9 +71,7 @@ def train(arguments: SFTArguments) -> Path:
     return export("SFT", arguments, trained, env, watcher.latest, timing(player, seconds, watcher.steps))
 
 
-def tokens_and_labels(
-    language: LanguageModel, prompt: str, turns: Sequence[tuple[str, str]]
-) -> dict[str, list[int]]:
+def tokens_and_labels(language: LanguageModel, prompt: str, turns: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
     """Tokens of a transcript, and as labels those among them that the policy wrote (−100: not learned)."""
     ids = language.prompt_ids(prompt)
     labels = [-100] * len(ids)

@@ -6,6 +6,7 @@ What the algorithms differ in is one function from returns and anchors to advant
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,6 +40,8 @@ class RouterTrainer(GRPOTrainer):
     """
 
     def __init__(self, *, rollouts: Rollouts, estimator: Estimator, shaping: Shaping = plain_returns, **given: Any):
+        # TRL warns that rollout functions may change; the version that this was written for is in constraints.txt.
+        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
         super().__init__(rollout_func=rollouts, reward_funcs=[episode_reward], **given)
         self.rollouts, self.estimator, self.shaping = rollouts, estimator, shaping
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -29,7 +28,6 @@ Scores = dict[str, list[Score]]  # by policy, one a setting
 
 
 def main() -> None:
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(PLANS), default=list(PLANS), help="some of the experiments")
     parser.add_argument("--seeds", type=int, default=3)
@@ -38,7 +36,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="updates of every algorithm, in place of the plan's")
     parser.add_argument("--sft-steps", type=int, help="supervised updates, in place of the plan's")
     parser.add_argument("--tasks", type=int, help="only the first so many tasks of test")
-    parser.add_argument("--numeric", type=Path, nargs="*", default=[], help="policy folders of numeric routers, by name")
+    parser.add_argument("--numeric", type=Path, nargs="*", default=[], help="policy folders of numeric routers")
     parser.add_argument("--work", type=Path, default=Path("runs/router_r1"), help="folder for models and parts")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
@@ -182,7 +180,8 @@ def references(plan: Plan, log: str | None, folder: Path, tasks: int | None, num
 def first(score: Score, count: int) -> Score:
     """The first episodes of a score, which are those of the first tasks."""
     given = {f.name: getattr(score, f.name) for f in fields(Score) if f.name != "extra"}
-    return Score(**{name: values[:count] for name, values in given.items() if values is not None})
+    kept: dict[str, Any] = {name: values[:count] for name, values in given.items() if values is not None}
+    return Score(**kept)
 
 
 def save_scores(path: Path, scores: Mapping[str, Sequence[Score]]) -> None:
@@ -204,7 +203,7 @@ def save_scores(path: Path, scores: Mapping[str, Sequence[Score]]) -> None:
 
 def load_scores(path: Path) -> Scores:
     """What `save_scores` wrote."""
-    found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
+    found: dict[str, dict[int, dict[str, Any]]] = {}
     with np.load(path, allow_pickle=False) as arrays:
         for key in arrays.files:
             policy, i, name = key.split("\t")

@@ -25,11 +25,17 @@ def write_results(target: Path, name: str, plan: Plan, reference: Evaluation, pa
     """Write ``target.json``, ``.md`` and ``.png``."""
     methods = list(dict.fromkeys(method for method, _ in parts))
     seeds = {method: sorted(seed for given, seed in parts if given == method) for method in methods}
-    played = {method: [with_router(reference, method, parts[method, seed][0]) for seed in seeds[method]] for method in methods}
+    played = {
+        method: [with_router(reference, method, parts[method, seed][0]) for seed in seeds[method]] for method in methods
+    }
     told = {method: [parts[method, seed][1] for seed in seeds[method]] for method in methods}
     pooled = replace(reference, scores=dict(reference.scores), kinds=dict(reference.kinds))
     for method in methods:
-        pooled.add(method, "trained", [pool([parts[method, s][0][i] for s in seeds[method]]) for i in range(len(plan.settings))])
+        pooled.add(
+            method,
+            "trained",
+            [pool([parts[method, s][0][i] for s in seeds[method]]) for i in range(len(plan.settings))],
+        )
     verdicts = {method: against(reference, played, method) for method in methods}
     extra = {
         "experiment": name,
@@ -55,12 +61,11 @@ def with_router(reference: Evaluation, name: str, scores: list[Score]) -> Evalua
 def pool(scores: list[Score]) -> Score:
     """The episodes of all seeds as one score."""
     names = [name for name in vars(scores[0]) if name != "extra" and getattr(scores[0], name) is not None]
-    return Score(**{name: np.concatenate([getattr(score, name) for score in scores]) for name in names})
+    columns: dict[str, Any] = {name: np.concatenate([getattr(score, name) for score in scores]) for name in names}
+    return Score(**columns)
 
 
-def against(
-    reference: Evaluation, played: Mapping[str, list[Evaluation]], method: str
-) -> dict[str, list[Comparison]]:
+def against(reference: Evaluation, played: Mapping[str, list[Evaluation]], method: str) -> dict[str, list[Comparison]]:
     """Verdicts of one algorithm, over all its seeds, against references and the other algorithms."""
     rivals = [name for name, kind in reference.kinds.items() if kind != "single"]
     verdicts = {rival: compare(played[method], method, rival) for rival in rivals}
@@ -89,8 +94,8 @@ def page(
     done = ", ".join(f"{method} {len(listed)}" for method, listed in seeds.items())
     parts = [
         f"# {family} over texts, log `{pooled.log}`, test",
-        f"Model: {model['kind']}, {model['parameters']:,} parameters. Seeds done: {done}. {groups} groups of test tasks; "
-        "routers answer greedily and hear the draws that the references heard. All algorithms go on from one "
+        f"Model: {model['kind']}, {model['parameters']:,} parameters. Seeds done: {done}. {groups} groups of test "
+        "tasks; routers answer greedily and hear the draws that the references heard. All algorithms go on from one "
         "supervised start. Means over seeds and tasks.",
         "## Routers",
         table(["router", "setting", *TOLD], list(router_rows(plan, told))),
