@@ -41,7 +41,7 @@ PLANS = {
         trained_on={"preference": [0.01, 0.5]},
         settings=tuple(Setting.weight(w) for w in (0.01, 0.05, 0.2, 0.5)),
         prompt=QUESTION,
-        methods={"GRPO": {"steps": 60, "groups": 8, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 64}},
+        methods={"GRPO": {"steps": 40, "groups": 8, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 64}},
         warm={"steps": 500, "demonstrations": 4000, "learning_rate": 2e-3},
         shared={"short_queries": True, "turn_tokens": 48},
     ),
@@ -52,10 +52,10 @@ PLANS = {
         settings=tuple(Setting.calls(cap) for cap in (2, 3, 4)),
         prompt=DECISION,
         methods={
-            "BoPO": {"steps": 20, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32},
-            "GRPO": {"steps": 20, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32},
+            "BoPO": {"steps": 12, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32},
+            "GRPO": {"steps": 12, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32},
         },
-        warm={"steps": 150, "demonstrations": 1200, "learning_rate": 2e-3, "micro_batch": 8},
+        warm={"steps": 120, "demonstrations": 960, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
         shared={"turn_tokens": 24},
     ),
     # (c) Ares: labels of minimum sufficient effort, then GRPO.
@@ -64,8 +64,8 @@ PLANS = {
         trained_on={"preference": [0.02, 0.6]},
         settings=tuple(Setting.weight(w) for w in (0.02, 0.08, 0.3, 0.6)),
         prompt=DECISION,
-        methods={"GRPO": {"steps": 20, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32}},
-        warm={"steps": 150, "demonstrations": 1200, "learning_rate": 2e-3, "micro_batch": 8},
+        methods={"GRPO": {"steps": 12, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32}},
+        warm={"steps": 120, "demonstrations": 960, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
         shared={"turn_tokens": 24},
     ),
 }

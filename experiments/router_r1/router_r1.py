@@ -100,7 +100,7 @@ def train(plan: Plan, method: str, seed: int, log: str | None, model: str, work:
     if method == START:
         return sft.train(sft.SFTArguments(**{**shared, "eval_every": 0, "model": model, **plan.warm}))
     start = str(work / f"{START}-0" / "policy")
-    knobs = {**shared, "model": start, "eval_every": 20, **plan.methods[method]}
+    knobs = {**shared, "model": start, "eval_every": 0, **plan.methods[method]}
     if method == "BoPO":
         return bopo.train(bopo.BoPOArguments(**knobs))
     return grpo.train(grpo.GRPOArguments(**knobs))
