@@ -8,6 +8,7 @@ checkpoint with ``--resume``. Checkpoints are of transformers and hold pickles: 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import time
@@ -165,9 +166,7 @@ def begin_run(out: Path, name: str, arguments: TrainingArguments) -> Path | None
 
     Raises ValueError where what is to be resumed was another run.
     """
-    import os
-
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "logs"))
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "logs")  # the only way to tell transformers
     run = {"algorithm": name, "arguments": {**asdict(arguments), "resume": None, "quiet": None}}
     told = json.loads(json.dumps(run, default=lambda item: str(getattr(item, "content_hash", item))))
     checkpoint = latest_checkpoint(out / CHECKPOINTS) if arguments.resume else None
