@@ -94,9 +94,9 @@ def evaluate(
     """
     card = policy.card
     arguments = {**card["env_arguments"], "split": split, **(changes or {})}
-    envs = make_envs(card["environment"], arguments, policy.language, 1)
+    count = BATCH if tasks is None else min(BATCH, tasks)
+    envs = make_envs(card["environment"], arguments, policy.language, count)
     roots = np.asarray(envs[0].dynamics.roots)[:tasks]
-    envs += make_envs(card["environment"], arguments, policy.language, min(BATCH, len(roots)) - 1)
     player = Player(policy.language, envs[0].stops, int(card["turn_tokens"]))
     return play_tasks(player, envs, roots, seed, greedy)
 

@@ -70,8 +70,13 @@ class Clock:
 
 def make_envs(env_id: str, arguments: Mapping[str, Any], language: LanguageModel, count: int) -> list[Any]:
     """Text environments that count tokens as the model does; the log they share is read once."""
-    made = {"tokens": TokenizerTokens(language.tokenizer), **arguments}
-    return [gym.make(env_id, disable_env_checker=True, **made).unwrapped for _ in range(count)]
+    made: dict[str, Any] = {"tokens": TokenizerTokens(language.tokenizer), **arguments}
+    envs: list[Any] = []
+    for _ in range(count):
+        envs.append(gym.make(env_id, disable_env_checker=True, **made).unwrapped)
+        if hasattr(envs[0].dynamics.log, "state_text"):
+            made["log"] = envs[0].dynamics.log
+    return envs
 
 
 class Player:

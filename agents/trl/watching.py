@@ -31,10 +31,9 @@ class Watcher(TrainerCallback):
         if not arguments.eval_every:
             return
         given = {**arguments.env_arguments, "split": "val"}
-        probe = make_envs(arguments.env, given, language, 1)
-        self.tasks = np.asarray(probe[0].dynamics.roots)[: arguments.eval_tasks]
-        self.envs = probe + make_envs(arguments.env, given, language, min(BATCH, len(self.tasks)) - 1)
-        self.player = Player(language, probe[0].stops, arguments.turn_tokens)
+        self.envs = make_envs(arguments.env, given, language, min(BATCH, arguments.eval_tasks))
+        self.tasks = np.asarray(self.envs[0].dynamics.roots)[: arguments.eval_tasks]
+        self.player = Player(language, self.envs[0].stops, arguments.turn_tokens)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 0 and self.from_start:
