@@ -146,6 +146,13 @@ def test_members_of_a_group_share_their_prompt_and_groups_differ(tiny: LanguageM
     assert len(set(prompts)) == 3
 
 
+def test_environments_side_by_side_share_one_log(tiny: LanguageModel, tmp_path: Path) -> None:
+    folder = str(task_log(20).save(tmp_path / "tasks"))
+    given = {"log": folder, "prompt": "brief", "featuriser": "letters", "split": "train"}
+    first, second = make_envs("rlroute/BudgetRouteText-v0", given, tiny, 2)
+    assert first.dynamics.log is second.dynamics.log, "its texts are read once"
+
+
 def test_a_full_context_ends_an_episode_in_silence(tiny: LanguageModel) -> None:
     env = think_envs(tiny, 1)[0]
     player = Player(tiny, env.stops, 16)
