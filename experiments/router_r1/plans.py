@@ -25,6 +25,7 @@ class Plan:
     methods: Mapping[str, Mapping[str, Any]]  # algorithm to its arguments
     warm: Mapping[str, Any]  # arguments of the supervised start
     shared: Mapping[str, Any] = field(default_factory=dict)  # arguments of all of them
+    greedy: bool = True  # whether routers are played by their likeliest tokens, or by drawn ones as in training
 
     @property
     def text_env(self) -> str:
@@ -57,6 +58,7 @@ PLANS = {
         },
         warm={"steps": 120, "demonstrations": 960, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
         shared={"turn_tokens": 24},
+        greedy=False,  # an expensive call is seldom the likeliest one early in training, but not equally seldom everywhere
     ),
     # (c) Ares: labels of minimum sufficient effort, then GRPO.
     "effort": Plan(

@@ -5,7 +5,7 @@
 
 Each of `plans.PLANS` has one supervised start and, from it, three seeds of every algorithm. What was done is written at
 once, a file a (experiment, algorithm, seed), and not done again; results are written anew after each. On test every
-router answers greedily with the very draws that the references met. Writes ``results/*.json``, ``.md`` and ``.png``.
+router meets the very draws that the references met. Writes ``results/*.json``, ``.md`` and ``.png``.
 """
 
 from __future__ import annotations
@@ -113,10 +113,11 @@ def play(plan: Plan, folder: Path, log: str | None, part: Path, tasks: int | Non
     from rlroute.agents.trl.evaluate import figures, score_of, write_samples
     from rlroute.report import write_text
 
-    policy = load_policy(folder)
+    policy = load_policy(folder, seed=0)
     scores, told = [], []
     for setting in plan.settings:
-        rollouts = play_router(policy, "test", tasks, {**environment(plan, log), **setting.arguments})
+        given = {**environment(plan, log), **setting.arguments}
+        rollouts = play_router(policy, "test", tasks, given, greedy=plan.greedy)
         scores.append(score_of(rollouts))
         told.append(figures(rollouts))
         write_samples(part / f"test-{setting.value:g}.md", rollouts, f"{folder}, {setting.name}")

@@ -95,7 +95,8 @@ def page(
     parts = [
         f"# {family} over texts, log `{pooled.log}`, test",
         f"Model: {model['kind']}, {model['parameters']:,} parameters. Seeds done: {done}. {groups} groups of test "
-        "tasks; routers answer greedily and hear the draws that the references heard. All algorithms go on from one "
+        f"tasks; routers are played {'greedily' if plan.greedy else 'by drawn tokens'} and hear the draws that the "
+        "references heard. All algorithms go on from one "
         "supervised start. Means over seeds and tasks.",
         "## Routers",
         table(["router", "setting", *TOLD], list(router_rows(plan, told))),
