@@ -32,8 +32,11 @@ def contest(
     episodes: int = 2,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
+    val_episodes: int | None = None,
 ) -> Study:
     """Fit on train, tune on val, play on test. `arguments` are the environment's beside split and setting.
+
+    Tasks of test are played `episodes` times each, those of val `val_episodes` times, by default as often.
 
     `progress` is called with the share of the work done since it was last called.
     """
@@ -56,6 +59,7 @@ def contest(
         if progress is not None:
             progress(count / steps)
 
-    result = study(make_env, settings, candidates, trained, episodes, episodes, seed, progress=played)
+    times = val_episodes or episodes
+    result = study(make_env, settings, candidates, trained, episodes, times, seed, progress=played)
     ceilings.add_ceilings(result.test, make_env, settings, episodes, seed)
     return result

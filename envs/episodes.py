@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rlroute.envs.arguments import EpisodeArguments
-from rlroute.envs.slots import Latest, Rules, idle_slots, totals_vector
+from rlroute.envs.slots import Rules, Shown, idle_slots, nothing_shown, totals_vector
 from rlroute.envs.terms import Terms
 from rlroute.jit import bind
 from rlroute.layout import Layout
@@ -27,7 +27,7 @@ class EpisodeDynamics(ABC):
     family: ClassVar[str]
     arguments_type: ClassVar[type[EpisodeArguments]]
     enter_all: ClassVar[Callable[..., None]]  # kernel (rules, game, which (M,), tasks (M,)): starts episodes
-    step_all: ClassVar[Callable[..., None]]  # kernel (rules, game, action (num_envs,)): moves all slots
+    step_all: ClassVar[Callable[..., None]]  # kernel (rules, game, action (num_envs,), shown): moves all slots
     slot_fields: ClassVar[dict[str, Any]]  # what a slot holds beside `slots.SLOT`
     arguments: EpisodeArguments
     layout: Layout
@@ -45,7 +45,6 @@ class EpisodeDynamics(ABC):
         self.terms = Terms(*(self.slots[name] for name in Terms._fields))
         self.totals = Totals(*(self.slots[name] for name in Totals._fields))
         self.totals_vector = totals_vector(self.slots)  # (num_envs, 4), in the order of the reward vector
-        self.latest = Latest(*(self.slots[name] for name in Latest._fields))
         self.key = np.uint64(0)
         self.group_size = 1
         self.restarts = False  # whether a finished slot begins anew in the next step
@@ -154,18 +153,20 @@ class EpisodeDynamics(ABC):
         given = np.full(len(which), -1) if tasks is None else np.asarray(tasks, np.int64).copy()
         self._bound()[0](self.rules, self.game, np.array(which, np.int64), given)
 
-    def step(self, action: np.ndarray) -> None:
+    def step(self, action: np.ndarray) -> Shown:
         """Move every active slot by its action, (num_envs,) int64; idle slots stay as they are."""
-        self._bound()[1](self.rules, self.game, action)
+        shown = nothing_shown(self.num_envs, self.layout.size)
+        self._bound()[1](self.rules, self.game, action, shown)
+        return shown
 
     def _bound(self) -> tuple[Callable[..., None], Callable[..., None]]:
         """The two kernels, ready to be called."""
         if self._kernels is None:
-            numbers = np.zeros(1, np.int64)
+            numbers, shown = np.zeros(1, np.int64), nothing_shown(1, self.layout.size)
             kind = type(self)
             self._kernels = (
                 bind(kind.enter_all, self.rules, self.game, numbers, numbers),
-                bind(kind.step_all, self.rules, self.game, numbers),
+                bind(kind.step_all, self.rules, self.game, numbers, shown),
             )
         return self._kernels
 

@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space
 
 from rlroute.draws import key_from_seed
 from rlroute.envs.arguments import parse_arguments
+from rlroute.envs.slots import Shown
 from rlroute.layout import Layout
 from rlroute.rewards import VECTOR_NAMES
 
@@ -114,25 +115,34 @@ class RoutingVectorEnv(gym.vector.VectorEnv, gym.utils.EzPickle):
             dynamics.slot[:] = np.asarray(options["slot"], np.int64)
         tasks = self._root_rows(options["task"], len(which)) if "task" in options else None
         dynamics.begin(which, tasks)
-        return self._observation(), self._info(np.zeros((self.num_envs, len(VECTOR_NAMES))))
+        nothing = np.zeros((self.num_envs, len(VECTOR_NAMES)))
+        now = dynamics.observation.copy(), dynamics.action_mask.copy()
+        return self._told(*now, nothing, dynamics.totals_vector.copy())
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        dynamics = self.dynamics
-        dynamics.step(self._actions(actions))
-        vector, reward, terminated, truncated = (values.copy() for values in dynamics.latest)
-        final: dict[str, Any] = {}
+        shown = self.dynamics.step(self._actions(actions))
+        mask, final = self.dynamics.action_mask.copy(), dict[str, Any]()
         if self.autoreset is AutoresetMode.SAME_STEP:
-            ended = terminated | truncated
-            which = np.flatnonzero(ended)
-            if len(which):
+            ended = shown.terminated | shown.truncated
+            if ended.any():
                 final = {
-                    "final_obs": self._observation(which),
                     "_final_obs": ended,
-                    "final_info": self._info(vector),
                     "_final_info": ended,
+                    **self._restarted(shown, mask, np.flatnonzero(ended)),
                 }
-                dynamics.begin(which)
-        return self._observation(), reward, terminated, truncated, self._info(vector) | final
+        observation, info = self._told(shown.observation, mask, shown.vector, shown.totals)
+        return observation, shown.reward, shown.terminated, shown.truncated, info | final
+
+    def _restarted(self, shown: Shown, mask: np.ndarray, which: np.ndarray) -> dict[str, Any]:
+        """Begins new episodes in the slots `which`, and shows them; returns what the old ones came to."""
+        dynamics = self.dynamics
+        old = mask.copy(), shown.vector, shown.totals.copy()
+        final_obs, _ = self._told(_only(shown.observation, which), _only(mask, which), *old[1:])
+        _, final_info = self._told(shown.observation, *old)
+        dynamics.begin(which)
+        shown.observation[which], mask[which] = dynamics.observation[which], dynamics.action_mask[which]
+        shown.totals[which] = dynamics.totals_vector[which]
+        return {"final_obs": final_obs, "final_info": final_info}
 
     def _actions(self, actions: Any) -> np.ndarray:
         """Actions of the action space, (num_envs,) int64; a ValueError names the first that is none."""
@@ -157,28 +167,22 @@ class RoutingVectorEnv(gym.vector.VectorEnv, gym.utils.EzPickle):
         show = self.dynamics.describe if self.render_mode == "ansi" else self.dynamics.picture
         return tuple(show(slot) for slot in range(self.num_envs))
 
-    def _observation(self, which: np.ndarray | None = None) -> Any:
-        """Copies of all observations, or with zeros in place of those that are not among the slots `which`."""
-        seen, mask = self.dynamics.observation, self.dynamics.action_mask
-        if which is None:
-            seen, mask = seen.copy(), mask.copy() if self.mask_in_obs else mask
-        else:
-            seen, mask = _only(seen, which), _only(mask, which) if self.mask_in_obs else mask
-        return {"observation": seen, "action_mask": mask} if self.mask_in_obs else seen
-
-    def _info(self, vector: np.ndarray) -> dict[str, Any]:
-        everyone, dynamics = self._everyone, self.dynamics
-        extra = dynamics.extra_info()
-        return {
-            "action_mask": dynamics.action_mask.copy(),
+    def _told(
+        self, observation: np.ndarray, mask: np.ndarray, vector: np.ndarray, totals: np.ndarray
+    ) -> tuple[Any, dict[str, Any]]:
+        """Observations and infos, made of arrays that are not used again."""
+        everyone, extra = self._everyone, self.dynamics.extra_info()
+        info = {
+            "action_mask": mask,
             "_action_mask": everyone,
             "reward_vector": vector,
             "_reward_vector": everyone,
-            "totals": dynamics.totals_vector.copy(),
+            "totals": totals,
             "_totals": everyone,
             **extra,
             **{f"_{name}": everyone for name in extra},
         }
+        return {"observation": observation, "action_mask": mask.copy()} if self.mask_in_obs else observation, info
 
     def _group_size(self, size: Any, whole: bool) -> int:
         """`whole`: groups lie within these slots, which are not those of a wider vector environment."""
@@ -218,6 +222,7 @@ class RoutingEnv(gym.Env, gym.utils.EzPickle):
         self.render_mode = render_mode
         self.observation_space = self.batch.single_observation_space
         self.action_space = self.batch.single_action_space
+        self._num_actions = self.layout.num_actions
 
     @property
     def layout(self) -> Layout:
@@ -236,34 +241,28 @@ class RoutingEnv(gym.Env, gym.utils.EzPickle):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.batch.reset(seed=seed, options=options)
-        return self._observation(), self._info(np.zeros(len(VECTOR_NAMES)))
+        dynamics = self.batch.dynamics
+        return self._told(dynamics.observation[0].copy(), np.zeros(len(VECTOR_NAMES)), dynamics.totals_vector[0].copy())
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        dynamics = self.batch.dynamics
-        dynamics.step(self.batch._actions([action]))
-        latest = dynamics.latest
-        return (
-            self._observation(),
-            latest.reward.item(),
-            latest.terminated.item(),
-            latest.truncated.item(),
-            self._info(latest.vector[0].copy()),
-        )
+        shown = self.batch.dynamics.step(self._actions(action))
+        observation, info = self._told(shown.observation[0], shown.vector[0], shown.totals[0])
+        return observation, shown.reward.item(), shown.terminated.item(), shown.truncated.item(), info
 
-    def _observation(self) -> Any:
-        seen = self.batch.dynamics.observation[0].copy()
-        if not self.batch.mask_in_obs:
-            return seen
-        return {"observation": seen, "action_mask": self.batch.dynamics.action_mask[0].copy()}
+    def _actions(self, action: Any) -> np.ndarray:
+        """The action of a batch of one, (1,) int64; a ValueError where it is none."""
+        if isinstance(action, (int, np.integer)) and 0 <= action < self._num_actions:
+            return np.array([action], np.int64)
+        return self.batch._actions([action])
 
-    def _info(self, vector: np.ndarray) -> dict[str, Any]:
+    def _told(self, observation: np.ndarray, vector: np.ndarray, totals: np.ndarray) -> tuple[Any, dict[str, Any]]:
+        """Observation and info, made of arrays that are not used again."""
         dynamics = self.batch.dynamics
-        return {
-            "action_mask": dynamics.action_mask[0].copy(),
-            "reward_vector": vector,
-            "totals": dynamics.totals_vector[0].copy(),
-            **{name: values[0] for name, values in dynamics.extra_info().items()},
-        }
+        mask, extra = dynamics.action_mask[0].copy(), dynamics.extra_info()
+        info = {"action_mask": mask, "reward_vector": vector, "totals": totals}
+        if extra:
+            info |= {name: values[0] for name, values in extra.items()}
+        return {"observation": observation, "action_mask": mask.copy()} if self.batch.mask_in_obs else observation, info
 
     def render(self) -> Any:
         """The episode so far: as text with render_mode="ansi", as a picture with "rgb_array"."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rlroute.envs.observing import text_size
-from rlroute.envs.recording import PROMPT_TOKENS, Recording
+from rlroute.envs.recording import CALL_SIZE, CALLS, PROMPT_TOKENS, Recording, state_rows
 from rlroute.envs.slots import idle_slots
 from rlroute.envs.terms import TermRanges, Terms, ends
 from rlroute.features import TextModel
@@ -126,6 +126,7 @@ class LiveEpisode(ABC):
 class LiveBase(LiveEpisode):
     """The batch of one that the observation functions of replay families expect, from a policy instead of a log."""
 
+    estimates: ClassVar[tuple[str, ...]]  # as in the family's dynamics
     sections = {**LiveEpisode.sections, "extra_names": list, "featuriser": str}
 
     @classmethod
@@ -183,11 +184,12 @@ class LiveBase(LiveEpisode):
         components = self.model.project(self._full_text)[:, : text_size(self.layout)]
         prior, prospect = self.model.estimates(self._full_text, extra)
         self.prompt_tokens = np.full((1, self.pool.size), prompt_tokens)
-        known = (components, extra, prior, prospect)
-        calls = np.zeros((1, self.pool.size, 3), np.int32)
+        estimates = {"prior": prior, "prospect": prospect}
+        known = (components, extra, *(estimates[name] for name in self.estimates))
+        calls = np.zeros((1, self.pool.size, CALL_SIZE), np.int32)
         calls[:, :, PROMPT_TOKENS] = self.prompt_tokens
-        nothing = records(0, {})
-        self.recording = Recording(nothing, np.concatenate(known, axis=1, dtype=np.float32), calls, nothing)
+        rows = state_rows(np.zeros((1, CALLS), np.int32), calls, np.concatenate(known, axis=1, dtype=np.float32))
+        self.recording = Recording(rows, rows.view(np.float32), records(0, {}))
 
     @abstractmethod
     def callable(self) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlroute.features import NUM_TEXT_COMPONENTS
+from rlroute.hints import index
 from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
 
@@ -84,14 +85,20 @@ def text_size(layout: Layout) -> int:
 
 
 @kernel
-def write_static(out: np.ndarray, i: int, frame: Frame, known: np.ndarray, s: int) -> int:
-    """Writes text and extra features of state `s`, or its row, at the start of row `i`; returns where they end."""
+def write_static(out: np.ndarray, i: int, frame: Frame, features: np.ndarray, s: int, first: int) -> int:
+    """Writes text and extra features of state `s`, which begin at `first`, or its row; returns where they end."""
     if frame.static_size == 0:
         out[i, 0] = s
-        return 1
+        return index(1)
     for k in range(frame.static_size):
-        out[i, k] = known[s, k]
-    return frame.static_size
+        out[i, k] = features[s, first + k]
+    return index(frame.static_size)
+
+
+@kernel
+def block_at(frame: Frame, choice: int) -> int:
+    """Where the block of a choice begins."""
+    return index(frame.context_size + choice * frame.block_size)
 
 
 @kernel

@@ -1,26 +1,35 @@
-"""A log as kernels read it: what is read together lies together, since most of a step is waiting for memory."""
+"""A log as kernels read it: what is read together lies together, since most of a step is waiting for memory.
+
+Recordings are kept in the cache as ``.npy``, so that a log is packed once a machine.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlroute.arrays import LogArrays
+from rlroute.cache import atomic_folder, cache_root
 from rlroute.draws import Stream, fold, permuted, to_unit
 from rlroute.envs.slots import Rules
-from rlroute.features import LogFeatures
-from rlroute.jit import kernel, records
-from rlroute.log import Log
+from rlroute.features import FEATURES_VERSION, LogFeatures
+from rlroute.hints import index, prefetch
+from rlroute.jit import kernel, record_type
+from rlroute.log import ARRAYS_VERSION, Log
 
-ATTEMPT, POOL, POOL_SIZE = (np.uint64(stream) for stream in (Stream.ATTEMPT, Stream.POOL, Stream.POOL_SIZE))
+VERSION = 1  # bumped when the same log would come out differently
 KEPT = 8  # recordings
-FIRST_ROW, ATTEMPTS, PROMPT_TOKENS = range(3)  # of a call
-STATE: dict[str, Any] = {name: np.dtype(kind) for name, kind in (
-    ("think_state", "i4"), ("step", "i2"), ("terminal", "?"), ("success", "?"),
-)}  # fmt: skip
+MAPPED_BYTES = 2**28  # smaller tables are read: memory-mapped files have no huge pages
+ATTEMPT, POOL, POOL_SIZE = (np.uint64(stream) for stream in (Stream.ATTEMPT, Stream.POOL, Stream.POOL_SIZE))
+LINE = 16  # numbers of 4 bytes in a line of the processor's cache
+# The row of a state: two numbers of its own, three of each choice, then features.
+STEP, THINK_STATE, CALLS = range(3)
+FIRST_ROW, ATTEMPTS, PROMPT_TOKENS, CALL_SIZE = range(4)
 # What may be known of a response; families name the fields they need. `ends` and `success` are of where it leads.
 RESPONSE: dict[str, Any] = {name: np.dtype(kind) for name, kind in (
     ("cost_usd", "f8"), ("latency_s", "f4"), ("next_state", "i4"), ("quality", "f4"), ("verdict", "f4"),
@@ -30,27 +39,57 @@ RESPONSE: dict[str, Any] = {name: np.dtype(kind) for name, kind in (
 
 
 class Recording(NamedTuple):
-    """S states, C choices, R responses."""
+    """S states, C choices, R responses. `numbers` and `features` are the same memory: a state is read in one go."""
 
-    states: np.ndarray  # (S,) records of `STATE`
-    known: np.ndarray  # (S, D) float32: text, extra features, prior, prospect; what observations hold of a state
-    calls: np.ndarray  # (S, C, 3) int32: first response row, attempts, prompt tokens (−1 unknown)
+    numbers: np.ndarray  # (S, W) int32: step, think state (−1 none), and of each choice what `call_of` tells
+    features: np.ndarray  # (S, W) float32, from `features_at` on: text, extra features, estimates of each choice
     responses: np.ndarray  # (R,) records of some fields of `RESPONSE`
 
 
-def pack(arrays: LogArrays, features: LogFeatures, text_size: int, fields: tuple[str, ...]) -> Recording:
-    """The recording of a log, with the first `text_size` components of its texts and `fields` of its responses."""
-    states = records(arrays.num_states, STATE)
-    for name in STATE:
-        states[name] = getattr(arrays, name)
-    parts = (features.text[:, :text_size], features.extra, features.prior, features.prospect)
-    calls = np.empty((*arrays.num_attempts.shape, 3), np.int32)
+class Wanted(NamedTuple):
+    """What kernels read of a log."""
+
+    text_size: int  # components of texts; 0: no features at all
+    estimates: tuple[str, ...]  # of each choice: fields of `LogFeatures`
+    fields: tuple[str, ...]  # of responses, see `RESPONSE`
+
+
+@kernel
+def call_of(recording: Recording, state: int, choice: int, what: int) -> int:
+    """Of a call: its first response row, how many attempts there are, or its prompt tokens (−1 unknown)."""
+    return recording.numbers[index(state), index(CALLS + CALL_SIZE * choice + what)]
+
+
+@kernel
+def features_at(num_choices: int) -> int:
+    """Where features begin in the row of a state."""
+    return CALLS + CALL_SIZE * num_choices
+
+
+def state_rows(head: np.ndarray, calls: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Rows (S, W) int32 of `head` (S, 2), `calls` (S, C, 3) and `features` (S, D) float32, filled up to whole lines."""
+    parts = head, calls.reshape(len(calls), -1), np.ascontiguousarray(features).view(np.int32)
+    used = sum(part.shape[1] for part in parts)
+    rows = np.zeros((len(head), -(-used // LINE) * LINE), np.int32)
+    np.concatenate(parts, axis=1, out=rows[:, :used])
+    return rows
+
+
+def pack(arrays: LogArrays, features: LogFeatures, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of states and the records of responses of a log."""
+    calls = np.empty((*arrays.num_attempts.shape, CALL_SIZE), np.int32)
     calls[:, :, FIRST_ROW] = arrays.cell[:-1].reshape(arrays.num_attempts.shape)
     calls[:, :, ATTEMPTS] = arrays.num_attempts
     calls[:, :, PROMPT_TOKENS] = arrays.prompt_tokens_of
-    responses = records(arrays.num_responses, {name: RESPONSE[name] for name in fields})
+    shown = [np.empty((arrays.num_states, 0), np.float32)]
+    if wanted.text_size:
+        shown += [features.text[:, : wanted.text_size], features.extra]
+    shown += [getattr(features, name) for name in wanted.estimates]
+    head = np.stack([arrays.step, arrays.think_state], axis=1, dtype=np.int32)
+    rows = state_rows(head, calls, np.concatenate(shown, axis=1, dtype=np.float32))
+    responses = np.zeros(arrays.num_responses, record_type({name: RESPONSE[name] for name in wanted.fields}))
     leads = arrays.next_state >= 0
-    for name in fields:
+    for name in wanted.fields:
         if name == "ends":
             responses[name] = ~leads | arrays.terminal[arrays.next_state]
         elif name == "success":
@@ -59,26 +98,67 @@ def pack(arrays: LogArrays, features: LogFeatures, text_size: int, fields: tuple
             responses[name] = np.nan_to_num(arrays.latency_s)
         else:
             responses[name] = getattr(arrays, name)
-    recording = Recording(states, np.concatenate(parts, axis=1, dtype=np.float32), calls, responses)
-    for table in recording:
-        table.flags.writeable = False
-    return recording
+    return rows, responses
 
 
-_packed: OrderedDict[Any, Recording] = OrderedDict()
+_kept: OrderedDict[Any, Recording] = OrderedDict()
 
 
-def recording_of(
-    log: Log, features: LogFeatures, fitted: tuple[Any, ...], text_size: int, fields: tuple[str, ...]
-) -> Recording:
-    """The recording of a log, see `pack`; kept for environments on the same log whose features are `fitted` alike."""
-    key = (log.content_hash, fitted, text_size, fields)
-    if key not in _packed:
-        _packed[key] = pack(log.arrays, features, text_size, fields)
-    _packed.move_to_end(key)
-    if len(_packed) > KEPT:
-        _packed.popitem(last=False)
-    return _packed[key]
+def recording_of(log: Log, features: LogFeatures, fitted: tuple[Any, ...], wanted: Wanted) -> Recording:
+    """The recording of a log, see `pack`; shared by environments on the same log whose features are `fitted` alike."""
+    key = (log.content_hash, fitted, wanted)
+    if key not in _kept:
+        folder = cache_root() / "recordings" / _name(*key)
+        if not folder.is_dir():
+            with atomic_folder(folder) as partial:
+                for name, table in zip(("states", "responses"), pack(log.arrays, features, wanted), strict=True):
+                    np.save(partial / f"{name}.npy", table)
+        rows, responses = _load(folder / "states.npy"), _load(folder / "responses.npy")
+        kind = record_type({name: RESPONSE[name] for name in wanted.fields})
+        _kept[key] = Recording(rows, rows.view(np.float32), responses.view(kind))
+    _kept.move_to_end(key)
+    if len(_kept) > KEPT:
+        _kept.popitem(last=False)
+    return _kept[key]
+
+
+def _name(content_hash: str, fitted: tuple[Any, ...], wanted: Wanted) -> str:
+    made_of = f"{VERSION} {ARRAYS_VERSION} {FEATURES_VERSION} {fitted!r} {wanted!r} {sorted(RESPONSE.items())!r}"
+    return f"{content_hash}-{hashlib.blake2b(made_of.encode(), digest_size=8).hexdigest()}"
+
+
+def _load(path: Path) -> np.ndarray:
+    """A table, read-only, that begins at the start of a line of memory."""
+    mapped = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    if mapped.nbytes > MAPPED_BYTES:
+        return mapped
+    size = 4 * LINE
+    memory = np.empty(mapped.nbytes + size, np.uint8)
+    first = -memory.ctypes.data % size
+    table = memory[first : first + mapped.nbytes].view(mapped.dtype).reshape(mapped.shape)
+    table[:] = mapped
+    table.flags.writeable = False
+    return table
+
+
+@kernel
+def await_state(recording: Recording, state: int) -> None:
+    """Asks for every line of the row of a state."""
+    for k in range(0, recording.numbers.shape[1], LINE):
+        prefetch(recording.numbers, state, k)
+
+
+@kernel
+def await_calls(recording: Recording, state: int) -> None:
+    """Asks for where the responses of the first few choices lie."""
+    prefetch(recording.numbers, state, 0)
+
+
+@kernel
+def await_response(recording: Recording, row: int) -> None:
+    """Asks for a response, which may lie in two lines."""
+    prefetch(recording.responses, row, 0)
+    prefetch(recording.responses, row + 1, 0)
 
 
 @kernel
@@ -102,6 +182,6 @@ def draw_response(recording: Recording, noise: np.uint64, state: int, choice: in
 
     Beyond the last attempt it is the last again.
     """
-    size = recording.calls[state, choice, ATTEMPTS]
+    size = call_of(recording, state, choice, ATTEMPTS)
     seed = fold(fold(fold(noise, np.uint64(state)), np.uint64(choice)), ATTEMPT)
-    return recording.calls[state, choice, FIRST_ROW] + permuted(seed, size, min(position, size - 1))
+    return call_of(recording, state, choice, FIRST_ROW) + permuted(seed, size, min(position, size - 1))

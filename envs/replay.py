@@ -10,7 +10,7 @@ from rlroute.draws import Stream, permuted_index
 from rlroute.envs.arguments import ReplayArguments
 from rlroute.envs.episodes import EpisodeDynamics
 from rlroute.envs.observing import Frame, make_frame, text_size, with_text_for
-from rlroute.envs.recording import Recording, recording_of
+from rlroute.envs.recording import Recording, Wanted, recording_of
 from rlroute.envs.terms import Range, ends
 from rlroute.features import LogFeatures, full_text_features, log_features
 from rlroute.layout import Layout
@@ -27,6 +27,7 @@ class ReplayDynamics(EpisodeDynamics):
 
     arguments_type: ClassVar[type[ReplayArguments]]
     response_fields: ClassVar[tuple[str, ...]]  # what its kernels read of a response, see recording.RESPONSE
+    estimates: ClassVar[tuple[str, ...]]  # what its observations tell of each choice in a state
     arguments: ReplayArguments
 
     def __init__(self, arguments: ReplayArguments, num_envs: int) -> None:
@@ -56,7 +57,9 @@ class ReplayDynamics(EpisodeDynamics):
         """The log as kernels read it."""
         a = self.arguments
         fitted = (a.featuriser, a.split_salt, a.newcomers, a.probes, a.probe_seed)
-        return recording_of(self.log, self.features, fitted, text_size(layout), self.response_fields)
+        text = text_size(layout)
+        wanted = Wanted(text, self.estimates if text else (), self.response_fields)
+        return recording_of(self.log, self.features, fitted, wanted)
 
     @property
     def pool_size(self) -> tuple[int, int]:

@@ -54,13 +54,27 @@ class Rules(NamedTuple):
     bounds: TermBounds
 
 
-class Latest(NamedTuple):
-    """What the latest step did: views of the slots."""
+class Shown(NamedTuple):
+    """What a step shows: arrays of its own, which no later step changes."""
 
-    vector: np.ndarray  # (num_envs, 4), see rlroute.rewards
+    observation: np.ndarray  # (num_envs, layout.size) float32
     reward: np.ndarray  # (num_envs,)
+    vector: np.ndarray  # (num_envs, 4), see rlroute.rewards
+    totals: np.ndarray  # (num_envs, 4), likewise
     terminated: np.ndarray  # (num_envs,) bool
     truncated: np.ndarray  # (num_envs,) bool
+
+
+def nothing_shown(num_envs: int, num_features: int) -> Shown:
+    """Arrays for a step to fill."""
+    return Shown(
+        observation=np.empty((num_envs, num_features), np.float32),
+        reward=np.empty(num_envs),
+        vector=np.empty((num_envs, len(VECTOR_NAMES))),
+        totals=np.empty((num_envs, len(VECTOR_NAMES))),
+        terminated=np.empty(num_envs, np.bool_),
+        truncated=np.empty(num_envs, np.bool_),
+    )
 
 
 def idle_slots(num_envs: int, more: dict[str, Any]) -> np.ndarray:
@@ -122,6 +136,19 @@ def end_step(rules: Rules, slots: np.ndarray, i: int, ended: bool) -> None:
     slots[i].truncated = not ended and slots[i].elapsed_steps >= rules.max_episode_steps
     slots[i].finished = slots[i].terminated or slots[i].truncated
     slots[i].active = not slots[i].finished
+
+
+@kernel
+def show(slots: np.ndarray, seen: np.ndarray, shown: Shown, i: int) -> None:
+    """Copy what slot `i` has come to, while its memory is at hand."""
+    me = slots[i]
+    shown.reward[i], shown.terminated[i], shown.truncated[i] = me.reward, me.terminated, me.truncated
+    for k in range(len(VECTOR_NAMES)):
+        shown.vector[i, k] = me.vector[k]
+    shown.totals[i, 0], shown.totals[i, 1] = me.quality, me.cost_usd
+    shown.totals[i, 2], shown.totals[i, 3] = me.latency_s, me.format
+    for k in range(seen.shape[1]):
+        shown.observation[i, k] = seen[i, k]
 
 
 @kernel

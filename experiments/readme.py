@@ -44,7 +44,8 @@ RIVALS = (
 
 def environments() -> str:
     """The registry as a table."""
-    return table(["id", "what a step decides"], [[f"`{row.id}`", row.summary] for row in REGISTRY])
+    rows = [[f"`{row.id}`", f"`{row.text_id}`", row.summary] for row in REGISTRY]
+    return table(["over numbers", "over texts", "what a step decides"], rows)
 
 
 def worth() -> str:

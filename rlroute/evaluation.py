@@ -98,15 +98,22 @@ class Score:
 
 
 class _Player:
-    """Plays policies, each once for all weights where the weight changes nothing but the reward."""
+    """Plays policies, each once for all weights, or prices of a model call, that change nothing but the reward."""
 
     def __init__(self, episodes: int, seed: int) -> None:
         self.episodes, self.seed = episodes, seed
-        self.seen: dict[int, tuple[Policy, Score]] = {}
+        self.seen: dict[int, tuple[Policy, Score]] = {}  # with the price of a model call taken out of the reward
 
     def play(self, env: Any, policy: Policy, setting: Setting) -> Score:
         arguments = dynamics_of(env).arguments
         linear = arguments.reward == "linear" and arguments.latency_preference == 0.0
+        if setting.kind == "model_cost" and not getattr(policy, "reads_model_cost", True):
+            if id(policy) not in self.seen:
+                score = Score.of(rollout(env, policy, roots(env), self.episodes, self.seed))
+                free = score.reward + setting.value * score.extra["model_calls"]
+                self.seen[id(policy)] = (policy, replace(score, reward=free))
+            score = self.seen[id(policy)][1]
+            return replace(score, reward=score.reward - setting.value * score.extra["model_calls"])
         if setting.kind != "weight" or not linear or getattr(policy, "reads_terms", True):
             return Score.of(rollout(env, policy, roots(env), self.episodes, self.seed))
         if id(policy) not in self.seen:  # the policy is kept beside its score, so that its id stays its own

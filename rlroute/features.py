@@ -26,7 +26,7 @@ from rlroute.text import Featuriser, featuriser
 NUM_TEXT_COMPONENTS = 32
 EXTRA_CLIP = 3.0
 TRAIN, VAL, TEST = range(len(SPLITS))
-_VERSION = 5
+FEATURES_VERSION = 5  # bumped when the features of the same log would come out differently
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def log_features(log: Log, name: str = "hashed", salt: int = 0) -> LogFeatures:
 
 def cached_features(key: str, kind: Featuriser, compute: Callable[[], LogFeatures]) -> LogFeatures:
     """The features stored in the cache under `key`, computed first where there are none."""
-    folder = cache_root() / "features" / f"{key}-v{_VERSION}"
+    folder = cache_root() / "features" / f"{key}-v{FEATURES_VERSION}"
     if not (folder / "reference.json").exists():
         with atomic_folder(folder) as temporary:
             _store(compute(), temporary)

@@ -14,13 +14,15 @@ import inspect
 import os
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from rlroute import hints
 from rlroute.cache import cache_root
+from rlroute.hints import HINTS, compiled_hint
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Kernels allocate nothing, so nothing has to be counted; inlined, they pass their arguments at no cost.
@@ -36,12 +38,17 @@ def kernel(function: F) -> F:
 
 
 def records(shape: int | tuple[int, ...], fields: Mapping[str, Any]) -> np.ndarray:
-    """An array of zeros with named fields, given as {name: type, or (type, shape)}.
+    """An array of zeros with named fields, see `record_type`."""
+    return np.zeros(shape, record_type(fields))
+
+
+def record_type(fields: Mapping[str, Any]) -> np.dtype:
+    """The type of elements with named fields, given as {name: type, or (type, shape)}.
 
     In kernels and out of them ``array[i].name`` is a field of element i, and ``array["name"]`` a view of all of them.
     """
     columns = [(name, *kind) if isinstance(kind, tuple) else (name, kind) for name, kind in fields.items()]
-    return np.zeros(shape, np.dtype((np.record, np.dtype(columns, align=True))))
+    return np.dtype((np.record, np.dtype(columns, align=True)))
 
 
 def bind(function: Callable[..., Any], *arguments: Any) -> Callable[..., None]:
@@ -90,6 +97,7 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
     code, scope = function.__code__, dict(function.__globals__)
     for name, callee in _callees(function).items():
         scope[name] = _dispatcher(callee)
+    scope |= {name: compiled_hint(hint) for name, hint in _named(function, HINTS).items()}
     twin = types.FunctionType(code, scope, function.__name__, function.__defaults__)
     twin.__module__, twin.__qualname__ = function.__module__, function.__qualname__
     config: Any = numba.config
@@ -102,8 +110,13 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
 
 def _callees(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     """The kernels that `function` names, by the names it has for them."""
+    return _named(function, _kernels)
+
+
+def _named(function: Callable[..., Any], among: Container[Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    """The functions `among` others that `function` names, by the names it has for them."""
     found = ((name, function.__globals__.get(name)) for name in function.__code__.co_names)
-    return {name: callee for name, callee in found if isinstance(callee, types.FunctionType) and callee in _kernels}
+    return {name: callee for name, callee in found if isinstance(callee, types.FunctionType) and callee in among}
 
 
 def _fingerprint(function: Callable[..., Any]) -> str:
@@ -115,6 +128,6 @@ def _fingerprint(function: Callable[..., Any]) -> str:
         seen |= new
         new = {callee for caller in new for callee in _callees(caller).values()} - seen
     digest = hashlib.sha256(numba.__version__.encode())
-    for file in sorted({__file__, *(inspect.getfile(kernel) for kernel in seen)}):
+    for file in sorted({__file__, hints.__file__, *(inspect.getfile(kernel) for kernel in seen)}):
         digest.update(Path(file).read_bytes())
     return digest.hexdigest()[:16]

@@ -3,7 +3,8 @@
 A policy is anything with a name, `begin(env)` once per rollout and `act(observation, action_mask)` on a
 batch. It may read `env.dynamics` for what a live router would know too: the layout, the prices, the budget
 left, the responses already heard. A policy that acts alike whatever the weights of the reward says so with a
-class attribute ``reads_terms = False``: it is then played once for all weights.
+class attribute ``reads_terms = False``: it is then played once for all weights. One that reads weights, but not what
+a model call costs on a tool graph, says ``reads_model_cost = False`` and is played once for all those prices.
 """
 
 from __future__ import annotations

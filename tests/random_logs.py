@@ -117,7 +117,7 @@ def witness_draws(dynamics: Any) -> set[Draw]:
     drawn: set[Draw] = set()
     step = dynamics.step
 
-    def keep(action: np.ndarray) -> None:
+    def keep(action: np.ndarray) -> Any:
         name = "choose" if "choose" in dynamics.layout.choice_actions else "call"
         choice = action - dynamics.layout.action(name, 0)
         legal = dynamics.active & (dynamics.action_mask[np.arange(len(action)), action] == 1)
@@ -125,9 +125,10 @@ def witness_draws(dynamics: Any) -> set[Draw]:
         # ThinkRoute counts the attempts drawn; elsewhere no state is met twice.
         position = dynamics.count if name == "call" else np.zeros((len(action), dynamics.pool.size), np.int64)
         before = dynamics.episode[called], dynamics.state[called], choice[called], position[called, choice[called]]
-        step(action)
+        shown = step(action)
         where = (called, *before, dynamics.slots["row"][called])
         drawn.update(zip(*(column.tolist() for column in where), strict=True))
+        return shown
 
     dynamics.step = keep
     return drawn

@@ -17,9 +17,18 @@ pytest.importorskip("ray")
 pytest.importorskip("torch")
 
 from rlroute.agents.rllib import ppo
-from rlroute.agents.rllib.cloning import CloneArguments, clone, demonstrate
+from rlroute.agents.rllib.cloning import (
+    CloneArguments,
+    Demonstrations,
+    choose_teacher,
+    clone,
+    clone_reference,
+    demonstrate,
+)
 from rlroute.envs.contest import vector_env
 from rlroute.envs.tool_graph.healing import HealingRouter, Knobs
+from rlroute.envs.tool_graph.references import references
+from rlroute.evaluation import Setting
 
 ENV = "rlroute/ToolGraph-v0"
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -123,3 +132,26 @@ def test_a_start_may_have_seen_another_number_of_choices(tmp_path: Path) -> None
     found, expected = load_policy(six), load_policy(start)
     assert found.card["layout"]["num_choices"] == 6
     assert all(np.array_equal(found.parameters[name], expected.parameters[name]) for name in expected.parameters)
+
+
+def test_each_lesson_is_watched_under_its_own_arguments(tmp_path: Path) -> None:
+    given, first = {"faults": "mixed"}, Setting.model_cost(0.1)
+    lessons = [({"faults": "noisy"}, 0), ({"faults": "wrong"}, 3)]
+    knobs = CloneArguments(steps=10, hidden=8, minibatch=64, epochs=1)
+    card = load_policy(
+        clone_reference(ENV, given, "healing router", first, tmp_path, knobs, num_envs=16, lessons=lessons)
+    ).card
+    teachers = references(vector_env(ENV, "train", 1, faults="noisy"))["healing router"]
+    assert card["training"]["teacher"] == f"{teachers[0].name}; {teachers[3].name}"
+    assert card["arguments"]["faults"] == "mixed"
+
+
+def test_demonstrations_are_put_together_row_by_row() -> None:
+    seen = demonstrate(Countdown(), AlwaysOne(), CloneArguments(steps=7))
+    both = Demonstrations.together([seen, seen])
+    assert both.observation.shape == (56, 1)
+    np.testing.assert_array_equal(both.value, np.tile(seen.value, 2))
+
+
+def test_the_teacher_chosen_is_the_best_on_val() -> None:
+    assert choose_teacher(ENV, {"faults": "independent"}, "escalate at once", Setting.model_cost(0.1), 1) == 0

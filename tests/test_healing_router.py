@@ -12,6 +12,7 @@ from rlroute.envs.contest import vector_env
 from rlroute.envs.tool_graph.graph import parse_graph
 from rlroute.envs.tool_graph.healing import HealingRouter, Knobs
 from rlroute.envs.tool_graph.transitions import DEMOTED, ESCALATED, GOAL
+from rlroute.evaluation import Setting, evaluate
 from rlroute.rollout import Episodes, rollout
 
 ASKS = Knobs(escalate_at=1.0, ask_at=0.3)
@@ -81,3 +82,17 @@ def test_with_redo_a_bad_output_is_not_built_on() -> None:
         env.step(np.array([0]))  # a consultation shows that the output is bad
         action = int(router.act(np.zeros((1, 1)), mask)[0])
         assert (action == 4 + lookup) == called_again
+
+
+def test_it_is_played_once_for_all_prices_of_a_model_call_and_scored_as_if_at_each() -> None:
+    class Reader(HealingRouter):
+        reads_model_cost = True
+
+    def make_env(split: str, **given: Any) -> Any:
+        return vector_env("rlroute/ToolGraph-v0", split, 128, faults="independent", **given)
+
+    settings = [Setting.model_cost(price) for price in (0.02, 0.3)]
+    policies = {"once": HealingRouter(ASKS), "each": Reader(ASKS)}
+    scores = evaluate(make_env, settings, policies, "val")
+    np.testing.assert_allclose(scores.rewards("once"), scores.rewards("each"), rtol=1e-6)
+    assert scores.rewards("once")[0] > scores.rewards("once")[1] + 0.01

@@ -220,4 +220,4 @@ def test_every_argument_is_explained(row: EnvEntry) -> None:
 
 def test_the_readme_names_the_environments_that_exist() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert set(re.findall(r"rlroute/\w+-v\d+", readme)) == {row.id for row in REGISTRY}
+    assert set(re.findall(r"rlroute/\w+-v\d+", readme)) == {name for row in REGISTRY for name in (row.id, row.text_id)}

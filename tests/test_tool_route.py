@@ -11,11 +11,11 @@ import yaml
 from numpy.testing import assert_array_equal
 from tool_graphs import REFUND, make_wrong, random_graph, refund_env, suite_of
 
-from rlroute.envs.tool_graph.costs import BLOCKED, WAY, find_ways
+from rlroute.envs.tool_graph.costs import BLOCKED, WAY, find_lawful_way, find_ways, trace_way
 from rlroute.envs.tool_graph.env import ToolGraphVectorEnv
 from rlroute.envs.tool_graph.graph import GraphError, parse_graph
 from rlroute.envs.tool_graph.plans import cheapest_completion
-from rlroute.envs.tool_graph.table import GraphTable
+from rlroute.envs.tool_graph.table import NO_GOAL, GraphTable
 from rlroute.envs.tool_graph.transitions import (
     CONSULT,
     DEMOTE,
@@ -217,11 +217,69 @@ def test_ways_equal_exact_plans_where_all_joins_are_any() -> None:
         through = ways["through"]
         blocked = sum(1 << t for t in range(graph.size) if ways["price"][t] >= BLOCKED)
         plan = cheapest_completion(graph, goal, mask, blocked)
+        assert trace_way(table, 0, ways, goal) == 0
         if plan is None:
             assert through.min() >= BLOCKED or executed[0, goal]
+            assert not ways["taken"].any()
         else:
             assert through.min() == pytest.approx(plan.cost)
+            assert ways["price"][ways["taken"]].sum() == pytest.approx(plan.cost)
         compared += 1
+
+
+def test_a_way_traced_counts_what_two_branches_need_once_and_its_irreversible_effects() -> None:
+    tools = {
+        "begin": {"cost_usd": 1.0, "effect": "book"},
+        "left": {"cost_usd": 1.0, "after": ["begin"]},
+        "right": {"cost_usd": 1.0, "after": ["begin"], "effect": "ship"},
+        "dear": {"cost_usd": 9.0, "after": ["begin"]},
+        "both": {"cost_usd": 1.0, "after": ["left", "right"], "join": "all"},
+        "end": {"cost_usd": 1.0, "after": ["both", "dear"]},
+    }
+    graph = parse_graph({"name": "branches", "tools": tools, "goals": {"end": 1.0}}, "branches")
+    table = GraphTable.of([graph], [0.0], graph.size)
+    names = np.array([tool.name for tool in graph.tools])
+    ways = records(graph.size, WAY)
+    ways["price"] = table.tools["cost_usd"][0]
+
+    def taken() -> set[str]:
+        find_ways(table, 0, ways, graph.goals[0].tool)
+        assert trace_way(table, 0, ways, graph.goals[0].tool) == sum(t in ("begin", "right") for t in found(ways))
+        return found(ways)
+
+    def found(ways: np.ndarray) -> set[str]:
+        return set(names[ways["taken"]].tolist())
+
+    assert taken() == {"begin", "left", "right", "both", "end"}
+    ways["done"] = names == "begin"
+    assert taken() == {"left", "right", "both", "end"}
+    ways["price"][names == "left"] = BLOCKED
+    assert taken() == {"dear", "end"}
+    assert trace_way(table, 0, ways, NO_GOAL) == 0
+    assert not ways["taken"].any()
+
+
+def test_branches_agree_on_one_tool_for_a_side_effect() -> None:
+    tools = {
+        "pay": {"cost_usd": 1.0, "effect": "charge"},
+        "pay-dear": {"cost_usd": 3.0, "effect": "charge"},
+        "receipt": {"cost_usd": 1.0, "after": ["pay-dear"]},
+        "ticket": {"cost_usd": 1.0, "after": ["pay", "pay-dear"]},
+        "end": {"cost_usd": 1.0, "after": ["receipt", "ticket"], "join": "all"},
+    }
+    graph = parse_graph({"name": "rivals", "tools": tools, "goals": {"end": 1.0}}, "rivals")
+    table = GraphTable.of([graph], [0.0], graph.size)
+    goal, names = graph.goals[0].tool, np.array([tool.name for tool in graph.tools])
+    ways = records(graph.size, WAY)
+    ways["price"] = table.tools["cost_usd"][0]
+    find_ways(table, 0, ways, goal)
+    assert trace_way(table, 0, ways, goal) == 2  # both ways of paying
+    assert find_lawful_way(table, 0, ways, goal) == 1
+    assert set(names[ways["taken"]].tolist()) == {"pay-dear", "receipt", "ticket", "end"}
+    assert ways["through"][names == "pay"] == BLOCKED
+    ways["price"][names == "pay-dear"] = BLOCKED
+    assert find_lawful_way(table, 0, ways, goal) == 0
+    assert not ways["taken"].any()
 
 
 def test_one_policy_serves_graphs_of_another_size() -> None:

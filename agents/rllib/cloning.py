@@ -6,8 +6,8 @@ clone of a reference policy starts where that policy stands; PPO then changes wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,12 @@ class Demonstrations:
     action_mask: NDArray[np.int8]  # (R, A)
     action: NDArray[np.int64]  # (R,)
     value: NDArray[np.float32]  # (R,) reward from here to the end of the episode; NaN where it was not seen
+
+    @classmethod
+    def together(cls, parts: Sequence[Demonstrations]) -> Demonstrations:
+        """All rows of `parts`."""
+        names = (column.name for column in fields(cls))
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def demonstrate(env: Any, teacher: Policy, arguments: CloneArguments) -> Demonstrations:
@@ -122,6 +128,19 @@ def clone(env: Any, teacher: Policy, path: str | Path, arguments: CloneArguments
     return imitate(env, demonstrate(env, teacher, arguments), teacher.name, path, arguments)
 
 
+def choose_teacher(
+    env_id: str, env_arguments: Mapping[str, Any], name: str, setting: Setting, episodes: int = 8
+) -> int:
+    """Which candidate of the family's reference `name` does best on val at `setting`: its place in their list."""
+
+    def make_env(split: str, **given: Any) -> Any:
+        return vector_env(env_id, split, **{**env_arguments, **given})
+
+    candidates = _candidates(env_id, make_env("train", **setting.arguments), name)
+    best = tune(make_env, [setting], {name: candidates}, episodes)[name][0].policy
+    return next(place for place, policy in enumerate(candidates) if policy is best)
+
+
 def clone_reference(
     env_id: str,
     env_arguments: Mapping[str, Any],
@@ -131,20 +150,30 @@ def clone_reference(
     arguments: CloneArguments,
     num_envs: int = 512,
     episodes: int = 8,
+    lessons: Sequence[tuple[Mapping[str, Any], int]] = (),
 ) -> Path:
     """A policy folder that imitates the family's reference `name`, its knob tuned on val at `setting`.
 
     A setting at which much pays is a good one: to leave off what does not pay is easier to learn than to begin it.
+    `lessons` says which candidate is watched under which arguments beside `env_arguments`, as `choose_teacher` gives
+    it; each lesson has its share of the environments.
     """
+    lessons = lessons or [({}, choose_teacher(env_id, env_arguments, name, setting, episodes))]
+    seen, teachers = [], []
+    for i, (given, place) in enumerate(lessons):
+        part = {**env_arguments, **given, "autoreset": "same_step"}
+        env = vector_env(env_id, "train", max(1, num_envs // len(lessons)), **part)
+        teacher = _candidates(env_id, env, name)[place]
+        seen.append(demonstrate(env, teacher, replace(arguments, seed=arguments.seed + 1000 * i)))
+        teachers.append(teacher.name)
+    whole = vector_env(env_id, "train", 1, **{**env_arguments, "autoreset": "same_step"})
+    return imitate(whole, Demonstrations.together(seen), "; ".join(dict.fromkeys(teachers)), path, arguments)
 
-    def make_env(split: str, **given: Any) -> Any:
-        return vector_env(env_id, split, **{**env_arguments, **given})
 
+def _candidates(env_id: str, env: Any, name: str) -> list[Policy]:
     package = entry(env_id).vector_entry_point.split(":")[0].rsplit(".", 1)[0]
-    candidates = import_module(f"{package}.references").references(make_env("train", **setting.arguments))[name]
-    teacher = tune(make_env, [setting], {name: candidates}, episodes)[name][0].policy
-    watched = vector_env(env_id, "train", num_envs, **{**env_arguments, "autoreset": "same_step"})
-    return clone(watched, teacher, path, arguments)
+    candidates: list[Policy] = import_module(f"{package}.references").references(env)[name]
+    return candidates
 
 
 def imitate(env: Any, given: Demonstrations, teacher: str, path: str | Path, arguments: CloneArguments) -> Path:

@@ -66,9 +66,12 @@ class ColumnarLearner(PPOTorchLearner):
         ready = time.perf_counter()
         rows = len(table["action"])
         parts = {}
+        count = max(1, round(rows / (minibatch_size or rows)))
         for _epoch in range(num_epochs):
-            order = torch.randperm(rows)
-            for chosen in order.tensor_split(max(1, round(rows / (minibatch_size or rows)))):
+            if count == 1:  # a mean over all rows asks for no order
+                parts = self.descend(table)
+                continue
+            for chosen in torch.randperm(rows).tensor_split(count):
                 parts = self.descend({name: column.index_select(0, chosen) for name, column in table.items()})
         self._log(parts, rows, {ADVANTAGE_S: ready - began, UPDATE_S: time.perf_counter() - ready})
         self.after_gradient_based_update(timesteps=timesteps)

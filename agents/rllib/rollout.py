@@ -22,7 +22,7 @@ class Rollout:
     reward: NDArray[np.float32]  # (T, N)
     terminated: NDArray[np.bool_]  # (T, N)
     truncated: NDArray[np.bool_]  # (T, N)
-    value: NDArray[np.float32]  # (T, N) estimates before each step
+    value: NDArray[np.float32]  # (T, N) estimates before each step; 0 without a critic
     final_value: NDArray[np.float32]  # (T, N) estimates where episodes were truncated, elsewhere 0
     last_value: NDArray[np.float32]  # (N,) estimates after the last step
     playing: NDArray[np.bool_] | None = None  # (T, N)
@@ -55,7 +55,7 @@ class Columns:
             "reward": np.empty(steps, np.float32),
             "terminated": np.empty(steps, bool),
             "truncated": np.empty(steps, bool),
-            "value": np.empty(steps, np.float32),
+            "value": np.zeros(steps, np.float32),  # stays so without a critic
             "final_value": np.zeros(steps, np.float32),
             "playing": np.empty(steps, bool),
         }

@@ -222,15 +222,25 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):
             everyone = which is None or len(which) == self.num_envs
             rows = slice(None) if everyone else which
             seen = {"observation": torch.from_numpy(observation[rows]), "action_mask": torch.from_numpy(mask[rows])}
-            # What the module defines, without RLlib's wrapper that switches every layer to evaluation and back.
-            forward = self.module._forward_exploration if explore else self.module._forward_inference
-            out = forward({Names.OBS: seen})
-            logits = out[Names.ACTION_DIST_INPUTS]
+            logits, values = self._forward(seen, explore)
             if not everyone:
                 columns["action"][t] = 0
             columns["action"][t, rows] = choose(logits, explore).numpy()
             columns["logits"][t, rows] = logits.numpy()
-            columns["value"][t, rows] = out[Names.VF_PREDS].numpy()
+            if values is not None:
+                columns["value"][t, rows] = values.numpy()
+
+    def _forward(self, seen: dict[str, Tensor], explore: bool) -> tuple[Tensor, Tensor | None]:
+        """Logits (N, A), and values (N,) where a critic learns from them.
+
+        By what the module defines, without RLlib's wrapper that switches every layer to evaluation and back.
+        """
+        if not self.config.use_critic:
+            with torch.no_grad():
+                return self.module._forward({Names.OBS: seen})[Names.ACTION_DIST_INPUTS], None
+        forward = self.module._forward_exploration if explore else self.module._forward_inference
+        out = forward({Names.OBS: seen})
+        return out[Names.ACTION_DIST_INPUTS], out[Names.VF_PREDS]
 
     def _bootstrap(self, t: int, truncated: NDArray[Any], info: dict[str, Any], columns: dict[str, Any]) -> None:
         """The values of the observations at which step t cut episodes."""

@@ -15,12 +15,13 @@ end only.
 A masked action changes nothing, is rewarded with −1 and counts only towards the time limit.
 
 ## Observation
-A flat float32 Box, the context first and then one block per choice; `env.unwrapped.layout` names the slices.
-With `mask_in_obs=True` a Dict of `observation` and `action_mask`; with `obs="index"` the row of the state stands in
-place of its text, extra and prior features. `info["action_mask"]` is int8, `info["reward_vector"]` is
-(quality, cost_usd, latency_s, format) of the step and `info["totals"]` their sums. The context holds text components
-and extra features of the step, weights, both budgets left and the step number; a block holds the choice's prior for
-this step (learned on train), price with its cached prefix, latency, whether it may be called, and what it did so far.
+A flat float32 Box, the context first and then one block per choice; `env.unwrapped.layout` names the slices. With
+`mask_in_obs=True` a Dict of `observation` and `action_mask`; with `obs="index"` the row of the state and only what the
+row does not tell: weights, both budgets left, and of each choice whether it may be called and its cached prefix.
+`info["action_mask"]` is int8, `info["reward_vector"]` is (quality, cost_usd, latency_s, format) of the step and
+`info["totals"]` their sums. The context holds text components and extra features of the step, weights, both budgets
+left and the step number; a block holds the choice's prior for this step (learned on train), price with its cached
+prefix, latency, whether it may be called, and what it did so far.
 
 ## Reward
 `linear`: success − w_c · cost / c_ref − w_l · latency / l_ref, costs when they arise; with the default

@@ -9,7 +9,7 @@ import numpy as np
 
 from rlroute.envs.arguments import ReplayArguments
 from rlroute.envs.budget_route import transitions
-from rlroute.envs.budget_route.observation import CALL, TRACE, charged_pool, make_layout
+from rlroute.envs.budget_route.observation import CALL, ESTIMATES, TRACE, charged_pool, make_layout
 from rlroute.envs.budget_route.transitions import Game
 from rlroute.envs.replay import ReplayDynamics
 from rlroute.envs.terms import Range
@@ -36,6 +36,7 @@ class BudgetRouteDynamics(ReplayDynamics):
     arguments_type: ClassVar[type[BudgetRouteArguments]] = BudgetRouteArguments
     slot_fields: ClassVar[dict[str, Any]] = TRACE
     response_fields: ClassVar[tuple[str, ...]] = transitions.RESPONSE_FIELDS
+    estimates: ClassVar[tuple[str, ...]] = ESTIMATES
     one_cache: ClassVar[bool] = False  # whether all choices share one prompt cache
     enter_all = staticmethod(transitions.enter_all)
     step_all = staticmethod(transitions.step_all)

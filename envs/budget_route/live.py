@@ -10,6 +10,7 @@ import numpy as np
 
 from rlroute.envs.budget_route.observation import (
     CALL,
+    ESTIMATES,
     TRACE,
     add_call,
     charged_pool,
@@ -29,6 +30,7 @@ class BudgetRouteLive(LiveBase):
     """A batch of one whose responses come from providers instead of a log."""
 
     slot_fields: ClassVar[dict[str, Any]] = TRACE
+    estimates: ClassVar[tuple[str, ...]] = ESTIMATES
     one_cache: ClassVar[bool] = False  # as in dynamics
 
     @classmethod

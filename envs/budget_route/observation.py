@@ -10,13 +10,15 @@ import numpy as np
 from rlroute.envs import observing
 from rlroute.envs.observing import (
     Frame,
+    block_at,
     money_feature,
     penalty_feature,
     reserve_share,
     weight_feature,
     write_static,
 )
-from rlroute.envs.recording import PROMPT_TOKENS, Recording
+from rlroute.envs.recording import PROMPT_TOKENS, Recording, call_of, features_at
+from rlroute.hints import index
 from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
 from rlroute.pool import Pool, likely_usd, reserve_usd
@@ -41,6 +43,7 @@ CALL: dict[str, Any] = {
     "prefix_tokens": np.int64,  # of the prompt that it has processed
     "prefix_time_s": np.float64,  # when it last did
 }
+ESTIMATES = ("prior", "prospect")
 # What there is to a choice of BudgetRoute beside its prices.
 CHARGE = ("expensive", "cache_of", "latency", "step_cost")
 
@@ -164,7 +167,7 @@ def calls_feature(calls: float) -> float:
 @kernel
 def observe_terms(out: np.ndarray, i: int, frame: Frame, slots: np.ndarray, pool: np.ndarray) -> None:
     """Fill what stays as it is all through episode `i`: weights, which budgets are capped, constants of the choices."""
-    at = frame.static_size if frame.static_size else 1
+    at = index(frame.static_size if frame.static_size else 1)
     out[i, at + COST_WEIGHT] = weight_feature(slots[i].cost_weight)
     out[i, at + LATENCY_WEIGHT] = weight_feature(slots[i].latency_weight)
     if frame.static_size == 0:
@@ -172,7 +175,7 @@ def observe_terms(out: np.ndarray, i: int, frame: Frame, slots: np.ndarray, pool
     out[i, at + USD_CAPPED] = math.isfinite(slots[i].budget_usd)
     out[i, at + CALLS_CAPPED] = math.isfinite(slots[i].budget_calls)
     for c in range(len(pool)):
-        block = frame.context_size + c * frame.block_size
+        block = block_at(frame, c)
         out[i, block + LATENCY], out[i, block + EXPENSIVE] = pool[c].latency, pool[c].expensive
 
 
@@ -191,11 +194,12 @@ def observe_step(
 ) -> None:
     """Fill what every step changes. Replay and live loops both observe through this function."""
     me, num_choices = slots[i], len(pool)
-    at = write_static(out, i, frame, recording.known, s)
+    first = features_at(num_choices)
+    at = write_static(out, i, frame, recording.features, s, first)
     if frame.static_size == 0:
         out[i, at + 2], out[i, at + 3] = money_feature(me.usd_left, frame.c_ref), calls_feature(me.calls_left)
         for c in range(num_choices):
-            block, prompt = frame.context_size + c * frame.block_size, recording.calls[s, c, PROMPT_TOKENS]
+            block, prompt = block_at(frame, c), call_of(recording, s, c, PROMPT_TOKENS)
             out[i, block] = mask[i, c]
             out[i, block + 1] = served_tokens(slots, calls, pool, i, c, prompt) / max(prompt, 1)
         return
@@ -207,15 +211,15 @@ def observe_step(
     total = 0
     for c in range(num_choices):
         total += calls[i, c].visits
-    prior, prospect = frame.static_size, frame.static_size + num_choices
+    prior, prospect = first + at, first + at + num_choices
     for c in range(num_choices):
-        prompt, visits = recording.calls[s, c, PROMPT_TOKENS], calls[i, c].visits
+        prompt, visits = call_of(recording, s, c, PROMPT_TOKENS), calls[i, c].visits
         cached = served_tokens(slots, calls, pool, i, c, prompt)
         price = likely_usd(pool, c, prompt, cached)
         reserve = reserve_usd(prompt, pool[c].max_completion_tokens, pool[c].input_usd, pool[c].output_usd)
-        block = frame.context_size + c * frame.block_size
-        out[i, block + PRIOR] = recording.known[s, prior + c]
-        out[i, block + PROSPECT] = recording.known[s, prospect + c]
+        block = block_at(frame, c)
+        out[i, block + PRIOR] = recording.features[s, prior + c]
+        out[i, block + PROSPECT] = recording.features[s, prospect + c]
         out[i, block + PRICE] = money_feature(price, frame.c_ref)
         out[i, block + WEIGHTED_PRICE] = penalty_feature(me.cost_weight, price, frame.c_ref)
         out[i, block + CALLABLE] = mask[i, c]

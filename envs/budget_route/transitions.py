@@ -8,14 +8,26 @@ import numpy as np
 
 from rlroute.envs.budget_route.observation import add_call, clear, observe_step, observe_terms, served_tokens
 from rlroute.envs.observing import Frame
-from rlroute.envs.recording import ATTEMPTS, PROMPT_TOKENS, Recording, draw_pool, draw_response
-from rlroute.envs.slots import Rules, account, begin_episode, begin_step, end_step, is_stuck, refuse
+from rlroute.envs.recording import (
+    ATTEMPTS,
+    PROMPT_TOKENS,
+    STEP,
+    Recording,
+    await_calls,
+    await_response,
+    await_state,
+    call_of,
+    draw_pool,
+    draw_response,
+)
+from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, is_stuck, refuse, show
+from rlroute.hints import index
 from rlroute.jit import kernel
 from rlroute.pool import call_usd, reserve_usd
 from rlroute.rewards import ARES, RewardRules, ares, replay_reward
 
-BLOCK = 64  # slots whose memory is awaited together
-LINE = 16  # floats in a line of the cache
+BLOCK = 64  # slots whose responses are awaited together
+AHEAD = 6  # slots by which states are asked for before they are read
 LED_TO = -2  # in place of a state: the one that the slot's response leads to
 RESPONSE_FIELDS = (
     "cost_usd",
@@ -49,50 +61,74 @@ class Game(NamedTuple):
 
 
 @kernel
-def step_all(rules: Rules, game: Game, action: np.ndarray) -> None:
-    """One step of every slot."""
-    slots = game.slots
+def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None:
+    """One step of every slot, and what it shows."""
     for first in range(0, len(action), BLOCK):
         beyond = min(first + BLOCK, len(action))
-        fetch(rules, game, action, first, beyond)
         for i in range(first, beyond):
-            if slots[i].active:
-                if slots[i].elapsed_steps == 0:
-                    begin(game, i)
-                else:
-                    end_step(rules, slots, i, move(game, i, action[i]))
+            if i + AHEAD < beyond:
+                await_calls(game.recording, game.slots[i + AHEAD].state)
+            draw(rules, game, index(i), action[i])
+        for later in range(first, beyond + AHEAD):
+            if later < beyond:
+                look_ahead(game, index(later))
+            if later >= first + AHEAD:
+                finish(rules, game, shown, index(later - AHEAD), index(action[later - AHEAD]))
 
 
 @kernel
-def fetch(rules: Rules, game: Game, action: np.ndarray, first: int, beyond: int) -> None:
-    """Begin the step, draw tasks and responses, and touch what will be read of them and of the states they lead to.
+def finish(rules: Rules, game: Game, shown: Shown, i: int, action: int) -> None:
+    """The step of slot `i`, for which everything was looked up.
 
-    A log is larger than the processor's caches. In short loops over a block of slots the waits for memory overlap.
+    What is long is called from one place only: kernels are inlined, and code beyond the processor's cache is slow.
     """
-    slots, recording, touched = game.slots, game.recording, 0.0
-    for i in range(first, beyond):
-        restart = rules.restart and slots[i].finished
-        begin_step(slots, i)
-        slots[i].entered = -1
-        if restart:
-            begin_episode(rules, slots, game.roots, i, -1)
-            draw_pool(rules, slots, game.in_pool, game.pool_size, i)
-            slots[i].entered = slots[i].state
-        elif slots[i].active and game.mask[i, action[i]] == 1:
-            slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, action[i], 0)
-            slots[i].entered = LED_TO
-    for i in range(first, beyond):
-        if slots[i].entered == LED_TO:
-            touched += recording.responses[slots[i].row].cost_usd
-    for i in range(first, beyond):
-        if slots[i].entered == LED_TO:
-            slots[i].entered = recording.responses[slots[i].row].next_state
-        following = slots[i].entered
-        if following >= 0:
-            touched += recording.calls[following, 0, 0] + recording.states[following].step
-            for k in range(0, recording.known.shape[1], LINE):
-                touched += recording.known[following, k]
-    game.recent[1, 0] = touched  # so that the reading is not optimised away
+    me = game.slots[i]
+    if me.active:
+        begins, legal, ended = me.elapsed_steps == 0, game.mask[i, action] == 1, False
+        if begins:
+            open_episode(game, i)
+        elif legal:
+            act(game, i, action)
+            account(game.slots, i)
+            ended = game.recording.responses[me.row].ends
+        if begins or legal:
+            write_mask(game, i)
+            observe(game, i)
+        if not begins:
+            ended = ended or is_stuck(game.mask, i)
+            if legal:
+                me.reward = paid(game, i, ended)
+            elif not ended:
+                refuse(game.slots, i)
+            end_step(rules, game.slots, i, ended)
+    show(game.slots, game.seen, shown, i)
+
+
+@kernel
+def draw(rules: Rules, game: Game, i: int, action: int) -> None:
+    """Begin the step of slot `i`, draw its task or its response, and ask for that."""
+    slots, recording = game.slots, game.recording
+    restart = rules.restart and slots[i].finished
+    begin_step(slots, i)
+    slots[i].entered = -1
+    if restart:
+        begin_episode(rules, slots, game.roots, i, -1)
+        draw_pool(rules, slots, game.in_pool, game.pool_size, i)
+        slots[i].entered = slots[i].state
+    elif slots[i].active and game.mask[i, action] == 1:
+        slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, action, 0)
+        await_response(recording, slots[i].row)
+        slots[i].entered = LED_TO
+
+
+@kernel
+def look_ahead(game: Game, i: int) -> None:
+    """See which state the step of slot `i` leads to, and ask for it."""
+    slots, recording = game.slots, game.recording
+    if slots[i].entered == LED_TO:
+        slots[i].entered = recording.responses[slots[i].row].next_state
+    if slots[i].entered >= 0:
+        await_state(recording, slots[i].entered)
 
 
 @kernel
@@ -101,44 +137,28 @@ def enter_all(rules: Rules, game: Game, which: np.ndarray, tasks: np.ndarray) ->
     for k in range(len(which)):
         begin_episode(rules, game.slots, game.roots, which[k], tasks[k])
         draw_pool(rules, game.slots, game.in_pool, game.pool_size, which[k])
-        begin(game, which[k])
+        open_episode(game, which[k])
+        write_mask(game, which[k])
+        observe(game, which[k])
 
 
 @kernel
-def begin(game: Game, i: int) -> None:
-    """Slot `i` stands at the root state of a new episode."""
+def open_episode(game: Game, i: int) -> None:
+    """Nothing was done yet in the new episode of slot `i`."""
     clear(game.slots, game.calls, i)
-    write_mask(game, i)
     observe_terms(game.seen, i, game.frame, game.slots, game.pool)
-    observe(game, i)
-
-
-@kernel
-def move(game: Game, i: int, action: int) -> bool:
-    """One step of slot `i`, for which `fetch` has looked up the response; returns whether it ended the episode."""
-    slots, ended = game.slots, is_stuck(game.mask, i)
-    if game.mask[i, action] == 1:
-        act(game, i, action)
-        account(slots, i)
-        write_mask(game, i)
-        ended = game.recording.responses[slots[i].row].ends or is_stuck(game.mask, i)
-        slots[i].reward = paid(game, i, ended)
-        observe(game, i)
-    elif not ended:
-        refuse(slots, i)
-    return ended
 
 
 @kernel
 def act(game: Game, i: int, choice: int) -> None:
     """A call whose response, that of the slot's row, is accepted at once."""
     me, pool = game.slots[i], game.pool
-    response = game.recording.responses[me.row]
+    response = game.recording.responses[index(me.row)]
     prompt, completion = response.prompt_tokens, max(response.completion_tokens, 0)
     cost, latency = response.cost_usd, float(response.latency_s)
     # Of a call that failed the provider has said what it costs, be it nothing.
     if game.recharged and not response.error:
-        largest = game.recording.calls[me.state, choice, PROMPT_TOKENS]
+        largest = call_of(game.recording, me.state, choice, PROMPT_TOKENS)
         cached = min(served_tokens(game.slots, game.calls, pool, i, choice, largest), prompt)
         prices = pool[choice].input_usd, pool[choice].cached_input_usd, pool[choice].output_usd
         cost = call_usd(prompt, cached, completion, prices[0], prices[1], prices[2])
@@ -171,10 +191,10 @@ def write_mask(game: Game, i: int) -> None:
     """A choice may be called where it is recorded, its expensive calls are not used up, and its reserve is covered."""
     me, pool = game.slots[i], game.pool
     for c in range(len(pool)):
-        legal = game.in_pool[i, c] and game.recording.calls[me.state, c, ATTEMPTS] > 0
+        legal = game.in_pool[i, c] and call_of(game.recording, me.state, c, ATTEMPTS) > 0
         legal = legal and (me.calls_left >= 1 or not pool[c].expensive)
         if legal and np.isfinite(me.usd_left):
-            prompt, limit = game.recording.calls[me.state, c, PROMPT_TOKENS], pool[c].max_completion_tokens
+            prompt, limit = call_of(game.recording, me.state, c, PROMPT_TOKENS), pool[c].max_completion_tokens
             legal = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd) <= me.usd_left
         game.mask[i, c] = legal
 
@@ -183,5 +203,5 @@ def write_mask(game: Game, i: int) -> None:
 def observe(game: Game, i: int) -> None:
     """Fill row `i` of the observations."""
     s = game.slots[i].state
-    step = game.recording.states[s].step
+    step = game.recording.numbers[s, STEP]
     observe_step(game.seen, i, game.frame, game.slots, game.calls, game.pool, game.recording, s, step, game.mask)

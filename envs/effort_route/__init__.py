@@ -16,9 +16,9 @@ A masked action changes nothing, is rewarded with −1 and counts only towards t
 ## Observation
 That of BudgetRoute: a flat float32 Box, the context first and then one block per level; `env.unwrapped.layout` names
 the slices. With `mask_in_obs=True` a Dict of `observation` and `action_mask`; with `obs="index"` the row of the state
-stands in place of its text, extra and prior features. All levels share one prompt cache, so changing the effort keeps
-the cached prefix. `info` holds `action_mask`, `reward_vector` (quality, cost_usd, latency_s, format), `totals`, and
-`completion_tokens` and `reasoning_tokens` of the episode so far.
+and only what the row does not tell: weights, budgets left, legality and cached prefix. All levels share one prompt
+cache, so changing the effort keeps the cached prefix. `info` holds `action_mask`, `reward_vector` (quality, cost_usd,
+latency_s, format), `totals`, and `completion_tokens` and `reasoning_tokens` of the episode so far.
 
 ## Reward
 `linear`: success − w_c · cost / c_ref − w_l · latency / l_ref, costs when they arise. `ares` [ours, reconstructed]:

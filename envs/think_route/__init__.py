@@ -22,14 +22,16 @@ one. With `repeat="same"` a choice never runs out of attempts: its last one come
 A masked action changes nothing, is rewarded with −1 and counts only towards the time limit.
 
 ## Observation
-A flat float32 Box, the context first and then one block per choice; `env.unwrapped.layout` names the slices.
-With `mask_in_obs=True` a Dict of `observation` and `action_mask`; with `obs="index"` the row of the state stands in
-place of its text, extra and prior features. `info["action_mask"]` is int8, `info["reward_vector"]` is
-(quality, cost_usd, latency_s, format) of the step and `info["totals"]` their sums. The context holds text components,
-weights, money left, rounds left and depth; a block holds the choice's prior for this text (learned on train), price,
-latency, whether it may be called, and of its latest response: agreement, length (of the response's text, else of its
-answer), failure, and the checker's verdict. Nothing of an unchosen response, and nothing of the gold answer, reaches an
-observation.
+A flat float32 Box, the context first and then one block per choice; `env.unwrapped.layout` names the slices. With
+`mask_in_obs=True` a Dict of `observation` and `action_mask`; with `obs="index"` the row of the state and only what the
+row does not tell: weights, money and rounds left, whether thinking leads anywhere, how many replies and different
+answers were heard, and of each choice whether it may be called, whether it answered, support, verdict and failure;
+prices, latencies and priors are the same in every visit of a row. `info["action_mask"]` is int8,
+`info["reward_vector"]` is (quality, cost_usd, latency_s, format) of the step and `info["totals"]` their sums. The
+context holds text components, weights, money left, rounds left and depth; a block holds the choice's prior for this
+text (learned on train), price, latency, whether it may be called, and of its latest response: agreement, length (of the
+response's text, else of its answer), failure, and the checker's verdict. Nothing of an unchosen response, and nothing
+of the gold answer, reaches an observation.
 
 ## Reward
 `linear`: quality − w_c · cost / c_ref − w_l · latency / l_ref, costs when they arise. `router_r1`: see

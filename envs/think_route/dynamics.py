@@ -12,7 +12,7 @@ from rlroute.envs.replay import ReplayDynamics
 from rlroute.envs.terms import Range
 from rlroute.envs.think_route import transitions
 from rlroute.envs.think_route.heard import CALL, COMMITS, TRACE, house_rules, no_replies
-from rlroute.envs.think_route.observation import fill_prices, make_layout, timed_pool
+from rlroute.envs.think_route.observation import ESTIMATES, fill_prices, make_layout, timed_pool
 from rlroute.envs.think_route.transitions import Game
 from rlroute.jit import bind, records
 from rlroute.rewards import RECENT
@@ -49,6 +49,7 @@ class ThinkRouteDynamics(ReplayDynamics):
     arguments_type = ThinkRouteArguments
     slot_fields: ClassVar[dict[str, Any]] = TRACE
     response_fields: ClassVar[tuple[str, ...]] = transitions.RESPONSE_FIELDS
+    estimates: ClassVar[tuple[str, ...]] = ESTIMATES
     enter_all = staticmethod(transitions.enter_all)
     step_all = staticmethod(transitions.step_all)
     arguments: ThinkRouteArguments

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlroute.hints import index
 from rlroute.jit import kernel, records
 
 COMMITS = ("policy", "plurality", "verdict")
@@ -89,17 +90,19 @@ def forget(slots: np.ndarray, calls: np.ndarray, heard: np.ndarray, i: int) -> N
 def add_reply(slots: np.ndarray, calls: np.ndarray, heard: np.ndarray, i: int) -> None:
     """Count the reply that was written behind those heard."""
     me = slots[i]
-    reply, equal = heard[i, me.num_heard], 0
+    reply, equal = heard[i, index(me.num_heard)], 0
     if reply.answer >= 0:
-        equal = 1
-        for k in range(me.num_heard):
+        for k in range(heard.shape[1]):
+            if heard[i, k].choice < 0:
+                break  # no more replies
             if heard[i, k].answer == reply.answer:
                 heard[i, k].agreement += 1
                 equal += 1
     reply.agreement = equal
     me.distinct += equal == 1
-    calls[i, reply.choice].latest = me.num_heard
-    calls[i, reply.choice].count += 1
+    call = calls[i, index(reply.choice)]
+    call.latest = me.num_heard
+    call.count += 1
     me.num_heard += 1
     me.rounds_left -= 1
 
@@ -128,11 +131,18 @@ def can_think(house: HouseRules, slots: np.ndarray, i: int) -> bool:
 
 @kernel
 def write_mask(
-    mask: np.ndarray, house: HouseRules, slots: np.ndarray, calls: np.ndarray, heard: np.ndarray, i: int
+    mask: np.ndarray,
+    house: HouseRules,
+    slots: np.ndarray,
+    calls: np.ndarray,
+    heard: np.ndarray,
+    i: int,
+    first: int,
+    beyond: int,
 ) -> bool:
-    """Row `i` of the legal actions: think, check (if it can be asked), call every choice, accept from every choice.
+    """Row `i` of the legal actions: think, check (if it can be asked), call and accept each choice.
 
-    Returns whether any is legal.
+    Of the choices those from `first` to before `beyond`. Returns whether any of what was written is legal.
     """
     me = slots[i]
     first_call, num_choices = 1 + house.checks, calls.shape[1]
@@ -142,7 +152,7 @@ def write_mask(
     if house.checks:
         unseen = me.num_heard > 0 and heard[i, max(me.num_heard - 1, 0)].checkable
         mask[i, 1] = unseen and rounds_left and house.check_cost_usd <= usd_left
-    for c in range(num_choices):
+    for c in range(first, beyond):
         call = calls[i, c]
         ready = rounds_left & (call.count < call.attempts) & (call.reserve_usd <= usd_left)
         mask[i, first_call + c], mask[i, first_call + num_choices + c] = ready, call.latest >= 0

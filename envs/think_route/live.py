@@ -22,6 +22,7 @@ from rlroute.envs.think_route.heard import (
     write_mask,
 )
 from rlroute.envs.think_route.observation import (
+    ESTIMATES,
     fill_prices,
     observe_progress,
     observe_question,
@@ -41,6 +42,7 @@ class ThinkRouteLive(LiveBase):
     """
 
     slot_fields: ClassVar[dict[str, Any]] = TRACE
+    estimates: ClassVar[tuple[str, ...]] = ESTIMATES
     foreign_terms: ClassVar[dict[str, str]] = {"budget_calls": "ThinkRoute's own max_rounds of training, or budget_usd"}
 
     @classmethod
@@ -82,7 +84,7 @@ class ThinkRouteLive(LiveBase):
 
     def action_mask(self) -> np.ndarray:
         mask = np.zeros((1, self.layout.num_actions), np.int8)
-        write_mask(mask, self.house, self.slots, self.calls, self.heard, 0)
+        write_mask(mask, self.house, self.slots, self.calls, self.heard, 0, 0, self.pool.size)
         return mask
 
     def write(self, out: np.ndarray) -> None:
@@ -93,7 +95,8 @@ class ThinkRouteLive(LiveBase):
         observe_question(out, 0, self.frame, slots, self.timed, self.recording, price, 0)
         for choice in np.flatnonzero(calls[0]["latest"] >= 0).tolist():
             observe_reply(out, 0, self.frame, calls, heard, choice)
-        observe_progress(out, 0, self.frame, self.house, slots, calls, heard, self.action_mask())
+        seen = (out, 0, self.frame, self.house, slots, calls, heard)
+        observe_progress(*seen, self.action_mask(), 0, self.pool.size)
 
     def taken(self, action: str, choice: int | None) -> float:
         self._moved = action in ("think", "accept")

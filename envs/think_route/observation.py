@@ -7,16 +7,27 @@ import math
 import numpy as np
 
 from rlroute.envs import observing
-from rlroute.envs.observing import Frame, money_feature, penalty_feature, reserve_share, weight_feature, write_static
-from rlroute.envs.recording import PROMPT_TOKENS, Recording
+from rlroute.envs.observing import (
+    Frame,
+    block_at,
+    money_feature,
+    penalty_feature,
+    reserve_share,
+    weight_feature,
+    write_static,
+)
+from rlroute.envs.recording import PROMPT_TOKENS, Recording, call_of, features_at
 from rlroute.envs.think_route.heard import HouseRules, can_think
+from rlroute.hints import index
 from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
 from rlroute.pool import Pool, likely_usd
 
 CHARS_SCALE = 10.0  # log(1 + characters) of the longest answers
+LENGTHS = np.array([math.log1p(chars) / CHARS_SCALE for chars in range(1024)])  # logarithms are slow
 DEPTH_SCALE = 4.0
 UNSEEN = 0.5  # stands for a verdict
+ESTIMATES = ("prior",)
 
 ROUNDS_LEFT_FEATURE = Feature("rounds_left", "share of max_rounds")
 CAN_THINK_FEATURE = Feature("can_think", "flag")
@@ -91,20 +102,20 @@ def fill_prices(price: np.ndarray, pool: np.ndarray, recording: Recording, c_ref
     """The feature `price` of every state and choice, (S, num_choices) float32, once a log: it takes logarithms."""
     for s in range(price.shape[0]):
         for c in range(price.shape[1]):
-            price[s, c] = money_feature(likely_usd(pool, c, recording.calls[s, c, PROMPT_TOKENS], 0), c_ref)
+            price[s, c] = money_feature(likely_usd(pool, c, call_of(recording, s, c, PROMPT_TOKENS), 0), c_ref)
 
 
 @kernel
 def observe_terms(out: np.ndarray, i: int, frame: Frame, slots: np.ndarray, pool: np.ndarray) -> None:
     """Fill what stays as it is all through episode `i`: weights, whether there is a cap, latencies."""
-    at = frame.static_size if frame.static_size else 1
+    at = index(frame.static_size if frame.static_size else 1)
     out[i, at + COST_WEIGHT] = weight_feature(slots[i].cost_weight)
     out[i, at + LATENCY_WEIGHT] = weight_feature(slots[i].latency_weight)
     if frame.static_size == 0:
         return
     out[i, at + USD_CAPPED] = math.isfinite(slots[i].budget_usd)
     for c in range(len(pool)):
-        out[i, frame.context_size + c * frame.block_size + LATENCY] = pool[c].latency
+        out[i, block_at(frame, c) + LATENCY] = pool[c].latency
 
 
 @kernel
@@ -119,18 +130,19 @@ def observe_question(
     s: int,
 ) -> None:
     """Fill what holds of the question of state `s` before anything is heard: texts, priors, prices, no replies."""
-    at = write_static(out, i, frame, recording.known, s)
+    first = features_at(len(pool))
+    at = write_static(out, i, frame, recording.features, s, first)
     if frame.static_size == 0:
         for c in range(len(pool)):
-            block = frame.context_size + c * frame.block_size
+            block = block_at(frame, c)
             out[i, block + 1] = out[i, block + 2] = out[i, block + 4] = 0.0
             out[i, block + 3] = UNSEEN
         return
     out[i, at + DEPTH] = min(slots[i].depth / DEPTH_SCALE, 1.0)
     for c in range(len(pool)):
-        block = frame.context_size + c * frame.block_size
-        usd = likely_usd(pool, c, recording.calls[s, c, PROMPT_TOKENS], 0)
-        out[i, block + PRIOR] = recording.known[s, frame.static_size + c]
+        block = block_at(frame, c)
+        usd = likely_usd(pool, c, call_of(recording, s, c, PROMPT_TOKENS), 0)
+        out[i, block + PRIOR] = recording.features[s, first + at + c]
         out[i, block + PRICE] = price[s, c]
         out[i, block + WEIGHTED_PRICE] = penalty_feature(slots[i].cost_weight, usd, frame.c_ref)
         for k in range(CALLS, VERDICT_SEEN + 1):
@@ -139,9 +151,15 @@ def observe_question(
 
 
 @kernel
+def length_feature(chars: int) -> float:
+    """The length of an answer on a log scale, in [0, 1]."""
+    return LENGTHS[chars] if 0 <= chars < len(LENGTHS) else min(math.log1p(chars) / CHARS_SCALE, 1.0)
+
+
+@kernel
 def observe_reply(out: np.ndarray, i: int, frame: Frame, calls: np.ndarray, heard: np.ndarray, c: int) -> None:
     """Fill what the latest reply of choice `c`, which has given one, tells by itself."""
-    block, reply = frame.context_size + c * frame.block_size, heard[i, calls[i, c].latest]
+    block, reply = block_at(frame, c), heard[i, index(calls[i, c].latest)]
     seen = not math.isnan(reply.verdict)
     verdict = reply.verdict if seen else UNSEEN
     if frame.static_size == 0:
@@ -149,7 +167,7 @@ def observe_reply(out: np.ndarray, i: int, frame: Frame, calls: np.ndarray, hear
         return
     out[i, block + CALLS] = calls[i, c].count / heard.shape[1]
     out[i, block + ANSWERED] = True
-    out[i, block + LENGTH] = min(math.log1p(reply.chars) / CHARS_SCALE, 1.0)
+    out[i, block + LENGTH] = length_feature(reply.chars)
     out[i, block + FAILED], out[i, block + TRUNCATED] = reply.failed, reply.truncated
     out[i, block + VERDICT], out[i, block + VERDICT_SEEN] = verdict, seen
 
@@ -164,32 +182,39 @@ def observe_progress(
     calls: np.ndarray,  # (num_envs, num_choices) records of `CALL`
     heard: np.ndarray,  # (num_envs, max_rounds) records of `REPLY`
     mask: np.ndarray,  # (num_envs, num_actions) int8
+    first: int,
+    beyond: int,
 ) -> None:
-    """Fill what any step may change: what is left, what may be done, how the answers heard agree."""
+    """Fill what any step may change: what is left, what may be done, how the answers heard agree.
+
+    What may be done is told of the choices from `first` to before `beyond`.
+    """
     me, first_call = slots[i], 1 + house.checks
     of_rounds, of_heard = 1.0 / heard.shape[1], 1.0 / max(me.num_heard, 1)  # shares: divisions are slow
     if frame.static_size == 0:
         out[i, 3], out[i, 4] = money_feature(me.usd_left, frame.c_ref), me.rounds_left * of_rounds
         out[i, 5] = can_think(house, slots, i)
         out[i, 6], out[i, 7] = me.num_heard * of_rounds, me.distinct * of_rounds
-        for c in range(calls.shape[1]):
-            out[i, frame.context_size + c * frame.block_size] = mask[i, first_call + c]
+        for c in range(first, beyond):
+            out[i, block_at(frame, c)] = mask[i, first_call + c]
     else:
-        at = frame.static_size
+        at = index(frame.static_size)
         out[i, at + SPENT] = penalty_feature(me.cost_weight, me.cost_usd, frame.c_ref)
         out[i, at + USD_LEFT] = money_feature(me.usd_left, frame.c_ref)
         out[i, at + ROUNDS_LEFT] = me.rounds_left * of_rounds
         out[i, at + CAN_THINK] = can_think(house, slots, i)
         out[i, at + HEARD] = me.num_heard * of_rounds
         out[i, at + DISTINCT] = me.distinct * of_rounds
-        for c in range(calls.shape[1]):
-            block = frame.context_size + c * frame.block_size
+        for c in range(first, beyond):
+            block = block_at(frame, c)
             out[i, block + CALLABLE] = mask[i, first_call + c]
             out[i, block + RESERVE] = reserve_share(calls[i, c].reserve_usd, me.usd_left)
-    for k in range(me.num_heard):
+    for k in range(heard.shape[1]):
         reply = heard[i, k]
-        if calls[i, reply.choice].latest == k:
-            block = frame.context_size + reply.choice * frame.block_size
+        if reply.choice < 0:
+            break  # no more replies
+        if calls[i, index(reply.choice)].latest == k:
+            block = block_at(frame, reply.choice)
             if frame.static_size == 0:
                 out[i, block + 2] = reply.agreement * of_rounds
             else:

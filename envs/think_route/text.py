@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -94,6 +95,7 @@ class ThinkRouteTextEnv(RoutingTextEnv):
         self.resolve = protocol.exact_name(names) if self.fixed else protocol.substring_name(names)
         self.texts = texts_of(self.dynamics.log)
         self._heard: list[Reply] = []  # of the whole episode
+        self._judged = ""  # the transcript of which the format is judged
         self._recent = np.zeros((2, RECENT + 1))
 
     @property
@@ -102,7 +104,7 @@ class ThinkRouteTextEnv(RoutingTextEnv):
 
     def begin(self) -> None:
         self._heard = []
-        self._policy_text = ""  # the transcript without what the pool said
+        self._judged = ""
 
     def situation(self) -> dict[str, str]:
         dynamics = self.dynamics
@@ -132,7 +134,7 @@ class ThinkRouteTextEnv(RoutingTextEnv):
         stopped = turn.terminated or turn.truncated  # by the numeric environment: nothing is left to do
         turn.terminated |= not self.turns_left and not turn.truncated
         information = tagged("information", "") if turn.reply else ""
-        self._policy_text += turn.kept + (information if self.fixed else turn.reply)
+        self._judged += turn.kept + (information if self.fixed else turn.reply)
         ended = turn.terminated or turn.truncated
         if ended:
             self._check_format(turn, finished=answered or not stopped)
@@ -208,7 +210,7 @@ class ThinkRouteTextEnv(RoutingTextEnv):
     # -- the reward ---------------------------------------------------------------------------------------------
 
     def _check_format(self, turn: Turn, finished: bool) -> None:
-        faults = protocol.format_faults(self._policy_text, self.resolve, finished)
+        faults = protocol.format_faults(self._judged, self.resolve, finished)
         if faults:
             self.fault(turn, *faults)
 
@@ -221,19 +223,18 @@ class ThinkRouteTextEnv(RoutingTextEnv):
         if arguments.reward_window == "running":
             low, high = push(self._recent, float(np.sqrt(cost_usd)))
         elif self.fixed:
-            low, high = self._cost_percentiles()
+            low, high = self._percentiles
         else:
             reference = dynamics.features.reference
             low, high = reference.root_cost_p5, reference.root_cost_p95
         rule = router_r1_fixed if self.fixed else router_r1
         return rule(right, float(totals[FORMAT]), float(cost_usd), float(dynamics.w_cost[0]), low, high)
 
-    def _cost_percentiles(self) -> tuple[float, float]:
+    @cached_property
+    def _percentiles(self) -> tuple[float, float]:
+        """Of √cost of whole calls, prompts included, under uniform routing on train."""
         dynamics = self.dynamics
-        if not hasattr(self, "_percentiles"):
-            costs = np.asarray(dynamics.arrays.cost_usd)
-            self._percentiles = root_cost_percentiles(dynamics.arrays, dynamics.split, costs)
-        return self._percentiles
+        return root_cost_percentiles(dynamics.arrays, dynamics.split, np.asarray(dynamics.arrays.cost_usd))
 
     # -- the other direction ------------------------------------------------------------------------------------
 

@@ -8,16 +8,29 @@ from typing import NamedTuple
 import numpy as np
 
 from rlroute.envs.observing import Frame
-from rlroute.envs.recording import ATTEMPTS, PROMPT_TOKENS, Recording, draw_pool, draw_response
-from rlroute.envs.slots import Rules, account, begin_episode, begin_step, end_step, is_stuck, refuse
+from rlroute.envs.recording import (
+    ATTEMPTS,
+    PROMPT_TOKENS,
+    THINK_STATE,
+    Recording,
+    await_calls,
+    await_response,
+    await_state,
+    call_of,
+    draw_pool,
+    draw_response,
+)
+from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, is_stuck, refuse, show
 from rlroute.envs.think_route.heard import UNLIMITED, HouseRules, accepted, add_reply, forget, write_mask
 from rlroute.envs.think_route.observation import observe_progress, observe_question, observe_reply, observe_terms
+from rlroute.hints import index, prefetch
 from rlroute.jit import kernel
 from rlroute.pool import reserve_usd
 from rlroute.rewards import RewardRules, replay_reward
 
-BLOCK = 64  # slots whose memory is awaited together
-LINE = 16  # floats in a line of the cache
+BLOCK = 64  # slots whose responses are awaited together
+AHEAD = 6  # slots by which states are asked for before they are read
+LED_TO = -2  # in place of a state: the one that the slot's response leads to
 THINK, CHECK = range(2)
 RESPONSE_FIELDS = (
     "cost_usd",
@@ -56,62 +69,88 @@ class Game(NamedTuple):
 
 
 @kernel
-def step_all(rules: Rules, game: Game, action: np.ndarray) -> None:
-    """One step of every slot."""
-    slots = game.slots
+def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None:
+    """One step of every slot, and what it shows."""
     for first in range(0, len(action), BLOCK):
         beyond = min(first + BLOCK, len(action))
-        fetch(rules, game, action, first, beyond)
         for i in range(first, beyond):
-            if slots[i].active:
-                if slots[i].elapsed_steps == 0:
-                    begin(game, i)
-                else:
-                    end_step(rules, slots, i, move(game, i, action[i]))
+            if i + AHEAD < beyond:
+                await_calls(game.recording, game.slots[i + AHEAD].state)
+            draw(rules, game, index(i), action[i])
+        for later in range(first, beyond + AHEAD):
+            if later < beyond:
+                look_ahead(game, index(later))
+            if later >= first + AHEAD:
+                finish(rules, game, shown, index(later - AHEAD), index(action[later - AHEAD]))
 
 
 @kernel
-def fetch(rules: Rules, game: Game, action: np.ndarray, first: int, beyond: int) -> None:
-    """Begin the step, draw tasks and responses, and touch what will be read of them and of the states they lead to.
+def finish(rules: Rules, game: Game, shown: Shown, i: int, action: int) -> None:
+    """The step of slot `i`, for which everything was looked up.
 
-    A log is larger than the processor's caches. In short loops over a block of slots the waits for memory overlap.
+    What is long is called from one place only: kernels are inlined, and code beyond the processor's cache is slow.
     """
-    slots, recording, touched = game.slots, game.recording, 0.0
+    me = game.slots[i]
+    if me.active:
+        begins, legal, ended = me.elapsed_steps == 0, game.mask[i, action] == 1, False
+        if begins:
+            open_episode(game, i)
+        elif legal:
+            ended = act(game, i, action)
+            account(game.slots, i)
+        else:
+            ended = is_stuck(game.mask, i)
+        if (begins or legal) and not ended:
+            ended = not learn(game, i)
+        if not begins:
+            if legal or ended:
+                me.reward = replay_reward(game.reward, game.recent, game.slots, i, ended)
+            else:
+                refuse(game.slots, i)
+            end_step(rules, game.slots, i, ended)
+    show(game.slots, game.seen, shown, i)
+
+
+@kernel
+def draw(rules: Rules, game: Game, i: int, action: int) -> None:
+    """Begin the step of slot `i`, draw its task or its response, and ask for that."""
+    slots, recording = game.slots, game.recording
     first_call = 1 + game.house.checks
     first_accept = first_call + len(game.pool)
-    for i in range(first, beyond):
-        restart = rules.restart and slots[i].finished
-        begin_step(slots, i)
-        slots[i].entered = -1
-        if restart:
-            begin_episode(rules, slots, game.roots, i, -1)
-            draw_pool(rules, slots, game.in_pool, game.pool_size, i)
-            slots[i].entered = slots[i].state
-        elif slots[i].active and game.mask[i, action[i]] == 1:
-            if action[i] == THINK:
-                slots[i].entered = slots[i].think_state
-            elif action[i] >= first_accept:
-                choice = action[i] - first_accept
-                slots[i].row = game.heard[i, accepted(game.house, slots, game.calls, game.heard, i, choice)].row
-            elif action[i] >= first_call:
-                choice = action[i] - first_call
-                drawn = game.calls[i, choice].count
-                slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, choice, drawn)
-    for i in range(first, beyond):
-        if slots[i].active and slots[i].entered < 0:
-            touched += recording.responses[slots[i].row].cost_usd
-    for i in range(first, beyond):
-        if slots[i].active and slots[i].entered < 0 and action[i] >= first_accept and game.mask[i, action[i]] == 1:
-            response = recording.responses[slots[i].row]
-            slots[i].entered = -1 if response.ends else response.next_state
-        following = slots[i].entered
-        if following >= 0:
-            touched += recording.calls[following, 0, 0] + recording.states[following].step
-            if game.frame.static_size > 0:
-                touched += game.price[following, 0]
-                for k in range(0, game.frame.static_size + len(game.pool), LINE):
-                    touched += recording.known[following, k]
-    game.recent[1, 0] = touched  # so that the reading is not optimised away
+    restart = rules.restart and slots[i].finished
+    begin_step(slots, i)
+    slots[i].entered = -1
+    if restart:
+        begin_episode(rules, slots, game.roots, i, -1)
+        draw_pool(rules, slots, game.in_pool, game.pool_size, i)
+        slots[i].entered = slots[i].state
+    elif slots[i].active and game.mask[i, action] == 1:
+        if action == THINK:
+            slots[i].entered = slots[i].think_state
+        elif action >= first_accept:
+            choice = index(action - first_accept)
+            slots[i].row = game.heard[i, accepted(game.house, slots, game.calls, game.heard, i, choice)].row
+            slots[i].entered = LED_TO
+            await_response(recording, slots[i].row)
+        elif action >= first_call:
+            choice = index(action - first_call)
+            drawn = game.calls[i, choice].count
+            slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, choice, drawn)
+            await_response(recording, slots[i].row)
+
+
+@kernel
+def look_ahead(game: Game, i: int) -> None:
+    """See which state the step of slot `i` leads to, and ask for it."""
+    slots, recording = game.slots, game.recording
+    if slots[i].entered == LED_TO:
+        response = recording.responses[slots[i].row]
+        slots[i].entered = -1 if response.ends else response.next_state
+    following = slots[i].entered
+    if following >= 0:
+        await_state(recording, following)
+        if game.frame.static_size > 0:
+            prefetch(game.price, following, 0)
 
 
 @kernel
@@ -120,64 +159,51 @@ def enter_all(rules: Rules, game: Game, which: np.ndarray, tasks: np.ndarray) ->
     for k in range(len(which)):
         begin_episode(rules, game.slots, game.roots, which[k], tasks[k])
         draw_pool(rules, game.slots, game.in_pool, game.pool_size, which[k])
-        begin(game, which[k])
+        game.slots[which[k]].entered = game.slots[which[k]].state
+        open_episode(game, which[k])
+        learn(game, which[k])
 
 
 @kernel
-def begin(game: Game, i: int) -> None:
-    """Slot `i` has all its rounds left at the root state of a new episode."""
+def open_episode(game: Game, i: int) -> None:
+    """Slot `i` has all its rounds left in a new episode."""
     game.slots[i].rounds_left = game.heard.shape[1]
-    game.slots[i].depth = 0
+    game.slots[i].depth = -1
     observe_terms(game.seen, i, game.frame, game.slots, game.pool)
-    arrive(game, i)
 
 
 @kernel
-def arrive(game: Game, i: int) -> bool:
-    """A new question: slot `i` stands at it, nothing has been heard about it; returns whether anything is legal."""
-    me, pool = game.slots[i], game.pool
-    forget(game.slots, game.calls, game.heard, i)
-    me.think_state = game.recording.states[me.state].think_state
-    for c in range(len(pool)):
-        prompt = game.recording.calls[me.state, c, PROMPT_TOKENS]
-        attempts = game.recording.calls[me.state, c, ATTEMPTS] if game.in_pool[i, c] else 0
-        game.calls[i, c].attempts = UNLIMITED if game.house.unlimited and attempts > 0 else attempts
-        limit = pool[c].max_completion_tokens
-        game.calls[i, c].reserve_usd = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd)
-    observe_question(game.seen, i, game.frame, game.slots, pool, game.recording, game.price, me.state)
-    return go_on(game, i)
-
-
-@kernel
-def go_on(game: Game, i: int) -> bool:
-    """What slot `i` may do now, and what it sees of that; returns whether anything is legal."""
+def learn(game: Game, i: int) -> bool:
+    """What slot `i` sees where it has entered a question, or heard a reply; returns whether anything is legal."""
+    me, first, beyond = game.slots[i], 0, len(game.pool)
+    if me.entered >= 0:
+        arrive(game, i)
+    else:
+        choice = index(game.heard[i, index(me.num_heard - 1)].choice)
+        observe_reply(game.seen, i, game.frame, game.calls, game.heard, choice)
+        if me.rounds_left > 0 and math.isinf(me.usd_left):  # nothing that other choices depend on has changed
+            first, beyond = choice, choice + 1
     house, slots, calls, heard = game.house, game.slots, game.calls, game.heard
-    legal = write_mask(game.mask, house, slots, calls, heard, i)
-    observe_progress(game.seen, i, game.frame, house, slots, calls, heard, game.mask)
+    legal = write_mask(game.mask, house, slots, calls, heard, i, first, beyond)
+    observe_progress(game.seen, i, game.frame, house, slots, calls, heard, game.mask, first, beyond)
     return legal
 
 
 @kernel
-def move(game: Game, i: int, action: int) -> bool:
-    """One step of slot `i`, for which `fetch` has looked up the row or the next state; returns whether it ended."""
-    me, ended = game.slots[i], False
-    if game.mask[i, action] == 0:
-        ended = is_stuck(game.mask, i)
-        if not ended:
-            refuse(game.slots, i)
-            return False
-    else:
-        ended = act(game, i, action)
-        account(game.slots, i)
-        if me.entered >= 0:
-            me.state = me.entered
-            me.depth += 1
-            ended = not arrive(game, i)
-        elif not ended:
-            observe_reply(game.seen, i, game.frame, game.calls, game.heard, game.heard[i, me.num_heard - 1].choice)
-            ended = not go_on(game, i)
-    me.reward = replay_reward(game.reward, game.recent, game.slots, i, ended)
-    return ended
+def arrive(game: Game, i: int) -> None:
+    """A new question: slot `i` stands at it, and nothing has been heard about it."""
+    me, pool = game.slots[i], game.pool
+    me.state = me.entered
+    me.depth += 1
+    forget(game.slots, game.calls, game.heard, i)
+    me.think_state = game.recording.numbers[me.state, THINK_STATE]
+    for c in range(len(pool)):
+        prompt = call_of(game.recording, me.state, c, PROMPT_TOKENS)
+        attempts = call_of(game.recording, me.state, c, ATTEMPTS) if game.in_pool[i, c] else 0
+        game.calls[i, c].attempts = UNLIMITED if game.house.unlimited and attempts > 0 else attempts
+        limit = pool[c].max_completion_tokens
+        game.calls[i, c].reserve_usd = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd)
+    observe_question(game.seen, i, game.frame, game.slots, pool, game.recording, game.price, me.state)
 
 
 @kernel
@@ -194,7 +220,7 @@ def act(game: Game, i: int, action: int) -> bool:
                 me.vector[0] = response.quality
             return True
     elif action >= first_call:
-        hear(game, i, action - first_call)
+        hear(game, i, index(action - first_call))
     else:
         me.vector[1] = game.house.check_cost_usd
         latest = game.heard[i, me.num_heard - 1]
@@ -207,7 +233,7 @@ def act(game: Game, i: int, action: int) -> bool:
 def hear(game: Game, i: int, choice: int) -> None:
     """A call, whose response is that of the slot's row."""
     me = game.slots[i]
-    response, reply = game.recording.responses[me.row], game.heard[i, me.num_heard]
+    response, reply = game.recording.responses[index(me.row)], game.heard[i, index(me.num_heard)]
     reply.choice, reply.row = choice, me.row
     reply.answer, reply.chars = response.answer, response.answer_chars
     reply.failed, reply.truncated = response.answer < 0 or response.error, response.truncated

@@ -22,10 +22,12 @@ A masked action changes nothing, is rewarded with −1 and counts only towards t
 ## Observation
 A flat float32 Box, the context first and then one block per tool; `env.unwrapped.layout` names the slices. The
 context holds weights, budget, the price of a consultation, risk, the current goal, how doubtful the outputs are, the
-price of the cheapest way to the goal and to the degraded one, and the numbers of the fault regime; a block holds cost,
-latency, whether the tool is callable, executed, known to be down, its alarm, beliefs about its health, its side
-effect, and the price of the cheapest way through it under current beliefs. Graphs smaller than T are padded, with a
-presence flag, so one policy serves graphs it has never seen. With `mask_in_obs=True` a Dict of `observation` and
+price and the irreversible effects of the cheapest way to the goal and to the degraded one, and the numbers of the fault
+regime; a block holds cost, latency, whether the tool is callable, executed, known to be down, its alarm, beliefs about
+its health, its side effect, whether it is on the cheapest way, and what a detour through it costs. Ways are priced
+under current beliefs: what calls cost until one succeeds, −log P(good output), and the expected harm of effects; of
+tools with one side effect at most one is on a way. Graphs smaller than T are padded, with a presence flag, so one
+policy serves graphs it has never seen. With `mask_in_obs=True` a Dict of `observation` and
 `action_mask`; with `obs="index"` the row of the state and the dynamic features only. `info` holds `action_mask`,
 `reward_vector` (quality, cost_usd, latency_s, format), `totals`, `outcome`, `repeated_effects`, `risk_breaches` and
 `model_calls`.

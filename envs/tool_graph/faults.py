@@ -17,6 +17,7 @@ import numpy as np
 
 from rlroute.draws import Stream, fold, to_unit
 from rlroute.envs.tool_graph.table import GraphTable
+from rlroute.hints import index
 from rlroute.jit import bind, kernel, records
 
 LATEST_ARRIVAL = 8  # steps; late faults arrive after 1 to this many
@@ -116,7 +117,7 @@ def draw_faults(
 ) -> None:
     """Fill row `i` of `faults` and its risk, as a function of the counters alone."""
     me = hazards[i]
-    g, regime = me.graph, regimes[me.regime]
+    g, regime = index(me.graph), regimes[index(me.regime)]
     size = table.graphs[g].num_tools
     occurs, noise = _seed(key, OCCURRENCE, unit, episode), _seed(key, MONITOR, unit, episode)
     for t in range(faults.shape[1]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -94,11 +95,15 @@ def plan_from(sight: Sight, sound: int, goal: int, down: int) -> Plan | None:
             blocked |= 1 << t
     held = graph.holds(sound)
     waiting = sound & ~held  # good themselves, but not what they stand on
-    price = [0.0 if waiting >> t & 1 else price for t, price in enumerate(sight.price)]
-    plan = cheapest_completion(graph, goal, held, blocked & ~sound, price, sight.edge_scale)
+    price = tuple(0.0 if waiting >> t & 1 else price for t, price in enumerate(sight.price))
+    plan = _planned(graph, goal, held, blocked & ~sound, price, sight.edge_scale)
     if plan is None:
         return None
     return Plan(tuple(t for t in plan.tools if not waiting >> t & 1), plan.cost)
+
+
+# Candidates that differ in other knobs meet the same situations, and plan alike in them.
+_planned = lru_cache(maxsize=1 << 16)(cheapest_completion)
 
 
 class SlotPolicy(ABC):
@@ -106,6 +111,7 @@ class SlotPolicy(ABC):
 
     name = "slot policy"
     reads_terms = True
+    reads_model_cost = False
 
     def begin(self, env: Any) -> None:
         self.dynamics = dynamics_of(env)

@@ -9,7 +9,7 @@ import numpy as np
 
 from rlroute.envs import observing
 from rlroute.envs.observing import money_feature, penalty_feature, weight_feature
-from rlroute.envs.tool_graph.costs import BLOCKED, find_ways
+from rlroute.envs.tool_graph.costs import BLOCKED, find_lawful_way
 from rlroute.envs.tool_graph.faults import REGIME_NAMES
 from rlroute.envs.tool_graph.progress import LEAST_HEALTH, Known
 from rlroute.jit import kernel
@@ -19,7 +19,9 @@ CONTEXT_ACTIONS = ("consult", "demote", "escalate", "finish")
 CHOICE_ACTIONS = ("call",)
 FIRST_CALL_ACTION = len(CONTEXT_ACTIONS)
 MANY_MODEL_CALLS = 7.0
+MANY_EFFECTS = 4.0
 WAY_CEILING = 4.0
+DETOUR_CEILING = 2.0
 
 MODEL_COST_FEATURE = Feature("model_cost", "utility lost by a consultation", 0, 1)
 MODEL_CALLS_FEATURE = Feature("model_calls", "share of 7")
@@ -42,8 +44,8 @@ CONTEXT = (
     Feature("doubt", "probability that some executed tool gave a bad output"),
     Feature("way", "price of the cheapest way to the goal", 0, WAY_CEILING),
     Feature("degraded_way", "the same to the next degraded goal", 0, WAY_CEILING),
-    Feature("can_demote", "flag"),
-    Feature("blocked", "flag: no way to the goal is open"),
+    Feature("effects", "irreversible effects on the cheapest way / 4", 0, 1),
+    Feature("degraded_effects", "the same on that to the next degraded goal", 0, 1),
     *(Feature(f"regime_{name}", "see faults.Regime") for name in REGIME_NAMES),
 )
 CHOICE = (
@@ -55,14 +57,14 @@ CHOICE = (
     Feature("wrong", "probability of a bad output"),
     Feature("effect", "1/2 irreversible, 1 done before"),
     Feature("goal", "1 the current goal, 1/2 the next degraded one"),
-    Feature("through", "price of the cheapest way to the goal through it", 0, WAY_CEILING),
+    Feature("detour", "√ of what the cheapest way through it costs beyond the cheapest", 0, DETOUR_CEILING),
     Feature("on_way", "flag: on the cheapest way"),
 )
 # Their places: in the context, and in a block.
 COST_WEIGHT, LATENCY_WEIGHT, SPENT, USD_LEFT, USD_CAPPED, MODEL_COST, MODEL_CALLS, STEPS, RISK = range(9)
-CALLS_LEFT, GOAL_VALUE, GOAL_EXECUTED, DOUBT, WAY, DEGRADED_WAY, CAN_DEMOTE, WAY_BLOCKED, REGIME = range(9, 18)
+CALLS_LEFT, GOAL_VALUE, GOAL_EXECUTED, DOUBT, WAY, DEGRADED_WAY, EFFECTS, DEGRADED_EFFECTS, REGIME = range(9, 18)
 PRESENT, WEIGHTED_PRICE, LATENCY, CALLABLE, EXECUTED, KNOWN_DOWN, ALARM = range(7)
-HEALTHY, WRONG, EFFECT, GOAL, THROUGH, ON_WAY = range(7, 13)
+HEALTHY, WRONG, EFFECT, GOAL, DETOUR, ON_WAY = range(7, 13)
 CONTEXT_SIZE, BLOCK_SIZE = len(CONTEXT), len(CHOICE)
 
 INDEX_CONTEXT = (
@@ -122,7 +124,9 @@ def observe_progress(sight: Sight, i: int) -> None:
     me, table = known.slots[i], known.table
     g, graph = me.graph, table.graphs[me.graph]
     doubtless = price_tools(known, ways, i)
-    find_ways(table, g, ways, me.goal)
+    degraded_effects = find_lawful_way(table, g, ways, me.degraded)
+    degraded_way = ways[me.degraded].reach if me.degraded >= 0 else BLOCKED
+    effects = find_lawful_way(table, g, ways, me.goal)
     way = min(ways[me.goal].reach, BLOCKED)
     out[i, SPENT] = penalty_feature(me.cost_weight, me.cost_usd, graph.cheapest_usd)
     out[i, USD_LEFT] = money_feature(me.usd_left / graph.cheapest_usd, 1.0)
@@ -133,14 +137,15 @@ def observe_progress(sight: Sight, i: int) -> None:
     out[i, GOAL_EXECUTED] = known.tools[i, me.goal].executed
     out[i, DOUBT] = 1.0 - doubtless
     out[i, WAY] = min(way, WAY_CEILING)
-    out[i, DEGRADED_WAY] = min(ways[me.degraded].reach, WAY_CEILING) if me.degraded >= 0 else WAY_CEILING
-    out[i, CAN_DEMOTE] = me.degraded >= 0
-    out[i, WAY_BLOCKED] = way >= BLOCKED
+    out[i, DEGRADED_WAY] = min(degraded_way, WAY_CEILING)
+    out[i, EFFECTS] = min(effects / MANY_EFFECTS, 1.0)
+    out[i, DEGRADED_EFFECTS] = min(degraded_effects / MANY_EFFECTS, 1.0)
     observe_steps(sight, i)
     for t in range(graph.num_tools):
-        through, block = ways[t].through, CONTEXT_SIZE + t * BLOCK_SIZE
-        out[i, block + THROUGH] = min(through, WAY_CEILING)
-        out[i, block + ON_WAY] = through <= way + 1e-9 and way < BLOCKED and not ways[t].done
+        block = CONTEXT_SIZE + t * BLOCK_SIZE
+        detour = ways[t].through - way if ways[t].through < BLOCKED else BLOCKED
+        out[i, block + DETOUR] = min(math.sqrt(max(detour, 0.0)), DETOUR_CEILING)
+        out[i, block + ON_WAY] = ways[t].taken
         if known.tools[i, t].stale:
             observe_tool(sight, i, t, block)
 
@@ -188,9 +193,10 @@ def observe_steps(sight: Sight, i: int) -> None:
 def price_tools(known: Known, ways: np.ndarray, i: int) -> float:
     """Fill `price` and `done` of the `ways`; returns the probability that all executed tools gave good outputs.
 
-    The price of executing a tool is in utility: weighted cost − log P(healthy), and expected harm of an effect. The sum
-    along a way is what it costs plus −log of the probability that nothing on it is faulty. Tools that would repeat a
-    side effect, or are known not to help, are `BLOCKED`.
+    The price of executing a tool is in utility: what its calls cost until one succeeds, −log P(good output | success),
+    and the expected harm of an effect. A hard fault costs no more than the call, for there is mostly a way around it;
+    a bad output that nobody notices costs the goal. Tools that would repeat a side effect, or are known not to help,
+    are `BLOCKED`.
     """
     me, doubtless = known.slots[i], 1.0
     g = me.graph
@@ -204,7 +210,8 @@ def price_tools(known: Known, ways: np.ndarray, i: int) -> float:
             way.price = BLOCKED
         else:
             harm = me.risk_belief if known.table.tools[g, t].effect >= 0 else 0.0
-            way.price = scale * tool.call_cost_usd + tool.unhealth + harm
+            works = 1.0 - tool.hard
+            way.price = scale * tool.call_cost_usd / works + tool.unhealth + math.log(works) + harm
     return doubtless
 
 

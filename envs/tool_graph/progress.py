@@ -18,6 +18,7 @@ from rlroute.envs.tool_graph.faults import (
     still_down,
 )
 from rlroute.envs.tool_graph.table import GraphTable
+from rlroute.hints import index
 from rlroute.jit import bind, kernel, records
 
 UNKNOWN = -1
@@ -120,7 +121,7 @@ def add_call(known: Known, i: int, t: int, succeeded: bool) -> bool:
     me.steps += 1
     if not succeeded:
         return False
-    g = me.graph
+    g = index(me.graph)
     if not tool.executed:
         tool.executed = True
         for k in range(known.table.tools[g, t].num_outputs):
@@ -234,7 +235,7 @@ def believe(known: Known, i: int, first: int, last: int) -> None:
     late faults are weighed by the share of them that holds now, whatever was seen of the tool before.
     """
     me, static = known.slots[i], known.table.tools
-    g, regime = me.graph, known.regimes[me.regime]
+    g, regime = index(me.graph), known.regimes[index(me.regime)]
     active = holding(regime, me.steps)
     for t in range(first, last):
         outage = static[g, t].outage * regime.provider * active
@@ -246,13 +247,13 @@ def believe(known: Known, i: int, first: int, last: int) -> None:
             both = _weigh(known, i, u, regime, active)
             down *= both
             up *= max(known.tools[i, u].unhealth, IMPOSSIBLE)
-            u = static[g, u].sibling if outage > 0.0 else t
+            u = index(static[g, u].sibling) if outage > 0.0 else t
             if u == t:
                 break
         is_down = down / (down + up) if outage > 0.0 else 0.0
         while True:
             _judge(known, i, u, regime, is_down)
-            u = static[g, u].sibling if outage > 0.0 else t
+            u = index(static[g, u].sibling) if outage > 0.0 else t
             if u == t:
                 break
 

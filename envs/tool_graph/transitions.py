@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlroute.draws import Stream, fold, to_unit
-from rlroute.envs.slots import Rules, account, begin_episode, begin_step, end_step, refuse
+from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, refuse, show
 from rlroute.envs.terms import log_uniform
 from rlroute.envs.tool_graph.faults import draw_faults, is_faulty, is_restless, shows_alarm
 from rlroute.envs.tool_graph.observation import (
@@ -72,8 +72,8 @@ class Game(NamedTuple):
 
 
 @kernel
-def step_all(rules: Rules, game: Game, action: np.ndarray) -> None:
-    """One step of every slot."""
+def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None:
+    """One step of every slot, and what it shows."""
     slots = game.sight.known.slots
     for i in range(len(action)):
         did = NOTHING
@@ -93,6 +93,7 @@ def step_all(rules: Rules, game: Game, action: np.ndarray) -> None:
                 end(game, i, STOPPED)
         if did != NOTHING:
             learn(game, i, did)
+        show(slots, game.sight.seen, shown, i)
 
 
 @kernel

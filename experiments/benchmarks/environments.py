@@ -1,13 +1,13 @@
 """How fast environments step, as multiples of Gymnasium's own 64 CartPoles in a row, measured in the same run.
 
-    python experiments/benchmarks/environments.py [--repeats 5] [--states 1000 10000 100000]
+    python experiments/benchmarks/environments.py [--repeats 5]
 
 One process, one thread, processor time of ``step`` alone under random legal actions; every repeat measures the
 reference and all environments once, and what is shown is the median over the repeats of the ratio within one. Beside
 the steps stand the bytes that one moves (observation written and copied, what is read of the log, the slot's own
 records) and what share of the memory's speed that is, from a copy of 64 MB in the same run. Then how speed grows with
-the number of environments, of states of the log, and of choices. Writes ``results/environments.json``, ``.md`` and
-``.png``.
+the number of environments, of states of the log, and of choices. Writes ``results/environments.json`` and ``.md``, and
+a picture of each: ``by_number.png``, ``by_states.png``, ``by_choices.png``.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gymnasium as gym
 import numpy as np
+from growth import plot
 from gymnasium.vector import SyncVectorEnv
 
 import rlroute  # noqa: F401 - registers the environments
 from rlroute.envs import REGISTRY
+from rlroute.log import Log, load_log
 from rlroute.report import table, write_text
 
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 0.25  # of processor time, about, for one measurement
 NUMBERS = (1, 4, 16, 64, 256, 1024, 4096, 16384)  # of environments
+STATES = (1_000, 10_000, 100_000, 1_000_000)
+WRITTEN = 100_000  # states; larger logs are made of smaller ones, see large_log.py
 CHOICES = (2, 8, 32, 128, 500)
 STATES_OF_CHOICES = 1000  # of the logs with many choices
 CHOICES_OF_STATES = 20  # of the logs with many states
@@ -122,8 +126,7 @@ def bytes_a_step(env: Any) -> int:
     moved = 2 * dynamics.observation[0].nbytes + 2 * dynamics.action_mask[0].nbytes + dynamics.slots.itemsize
     recording = getattr(game, "recording", None)
     if recording is not None:
-        moved += recording.responses.itemsize + recording.states.itemsize
-        moved += recording.calls[0].nbytes + recording.known[0].nbytes
+        moved += recording.responses.itemsize + recording.numbers[0].nbytes
     return int(moved)
 
 
@@ -165,14 +168,17 @@ def by_number(repeats: int) -> dict[str, list[float]]:
     return {entry.id: [ratios[f"{entry.id} {n}"] for n in NUMBERS] for entry in REGISTRY}
 
 
-def synthetic(states: int, choices: int, folder: Path) -> str:
-    """A query log of that size, written where it is not there yet."""
+def synthetic(states: int, choices: int, folder: Path) -> Log:
+    """A query log of that size, made where it is not there yet."""
+    from large_log import enlarged
     from log_load import write
 
+    if states > WRITTEN:
+        return enlarged(synthetic(WRITTEN, choices, folder), states // WRITTEN)
     path = folder / f"synthetic-{states}-{choices}"
     if not path.exists():
         write(path, states, choices)
-    return str(path)
+    return load_log(path)
 
 
 def by_size(sizes: list[tuple[int, int]], repeats: int, folder: Path) -> list[float]:
@@ -185,23 +191,15 @@ def by_size(sizes: list[tuple[int, int]], repeats: int, folder: Path) -> list[fl
     return [ratios[f"{states} {choices}"] for states, choices in sizes]
 
 
-def plot(data: dict[str, Any], path: Path) -> None:
-    """One panel a question."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    number, states, choices = figure.subplots(1, 3)
-    for env_id, ratios in data["by_number"].items():
-        number.plot(NUMBERS, ratios, marker="o", label=env_id.split("/")[1])
-    number.legend(fontsize=8)
-    states.plot(data["states"], data["by_states"], marker="o")
-    choices.plot(CHOICES, data["by_choices"], marker="o")
-    labels = ("environments", f"states of the log, × {CHOICES_OF_STATES} choices", "choices")
-    for axes, label in zip((number, states, choices), labels, strict=True):
-        axes.set(xscale="log", yscale="log", xlabel=label)
-        axes.grid(alpha=0.3)
-    number.set_ylabel("multiples of 64 CartPoles")
-    figure.savefig(path, dpi=110)
+def plots(data: dict[str, Any]) -> None:
+    """One picture a question."""
+    multiples = "multiples of 64 CartPoles"
+    families = {env_id.split("/")[1]: ratios for env_id, ratios in data["by_number"].items()}
+    states, choices = {"ThinkRoute": data["by_states"]}, {"ThinkRoute": data["by_choices"]}
+    rows = f"states of the log, × {CHOICES_OF_STATES} choices"
+    plot(RESULTS / "by_number.png", NUMBERS, families, "environments", multiples, log=True)
+    plot(RESULTS / "by_states.png", STATES, states, rows, multiples, log=True)
+    plot(RESULTS / "by_choices.png", CHOICES, choices, "choices", multiples, log=True)
 
 
 def as_markdown(data: dict[str, Any]) -> str:
@@ -213,17 +211,17 @@ def as_markdown(data: dict[str, Any]) -> str:
         rows.append(
             [f"`{env_id}`", *cells, f"{row['bytes a step']:,.0f}", f"{100 * row['share of memory speed']:.0f} %"]
         )
-    aims = ["at least", *(f"{least:g} ×" for least in LEAST.values()), "", ""]
+    required = ["required", *(f"{least:g} ×" for least in LEAST.values()), "", ""]
     number = [[f"{n:,}", *(f"{ratios[k]:.1f}" for ratios in data["by_number"].values())] for k, n in enumerate(NUMBERS)]
     parts = [
         "# Steps a second, in multiples of `SyncVectorEnv` of 64 CartPoles",
         f"Medians of {data['repeats']} interleaved repeats, one thread, default logs and observations.",
-        table(["environment", *columns], [*rows, aims]),
+        table(["environment", *columns], [*rows, required]),
         "By the number of environments:",
         table(["N", *(f"`{env_id}`" for env_id in data["by_number"])], number),
         f"ThinkRoute at N = 1024, by the states of a log of {CHOICES_OF_STATES} choices, and by the choices of one of "
         f"{STATES_OF_CHOICES:,} states:",
-        table([f"{n:,} states" for n in data["states"]], [[f"{ratio:.1f}" for ratio in data["by_states"]]]),
+        table([f"{n:,} states" for n in STATES], [[f"{ratio:.1f}" for ratio in data["by_states"]]]),
         table([f"{n} choices" for n in CHOICES], [[f"{ratio:.1f}" for ratio in data["by_choices"]]]),
     ]
     return "\n\n".join(parts) + "\n"
@@ -232,21 +230,20 @@ def as_markdown(data: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--states", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--logs", type=Path, default=Path("runs/benchmarks"), help="where synthetic logs are kept")
     options = parser.parse_args()
     options.logs.mkdir(parents=True, exist_ok=True)
-    data: dict[str, Any] = {"repeats": options.repeats, "states": options.states}
+    data: dict[str, Any] = {"repeats": options.repeats, "states": STATES, "choices": CHOICES, "numbers": NUMBERS}
     data["families"] = families(options.repeats)
     data["by_number"] = by_number(options.repeats)
-    many = [(states, CHOICES_OF_STATES) for states in options.states]
+    many = [(states, CHOICES_OF_STATES) for states in STATES]
     data["by_states"] = by_size(many, options.repeats, options.logs)
     wide = [(STATES_OF_CHOICES, choices) for choices in CHOICES]
     data["by_choices"] = by_size(wide, options.repeats, options.logs)
     RESULTS.mkdir(exist_ok=True)
     write_text(RESULTS / "environments.json", json.dumps(data, indent=1) + "\n")
     write_text(RESULTS / "environments.md", as_markdown(data))
-    plot(data, RESULTS / "environments.png")
+    plots(data)
     print(as_markdown(data))
 
 

@@ -115,7 +115,7 @@ def as_markdown(result: dict[str, Any]) -> str:
         f"{knobs['num_envs']} environments × {knobs['rollout_length']} steps, minibatches of {knobs['minibatch']}, "
         f"{knobs['epochs']} epochs, layers of {knobs['hidden']}; GRPO in waves of {WAVE} episodes, one "
         f"epoch. Medians of {result['repeats']} interleaved repeats, one thread.",
-        table(["ratio", *ENVIRONMENTS, "aim"], ratios),
+        table(["ratio", *ENVIRONMENTS, "required"], ratios),
         "Decisions a second of processor time:",
         table(["", *labels], rates),
         f"Mean return on {learned_on['environment']} after {learned_on['steps']:,} decisions:",

@@ -66,9 +66,22 @@ def hold_out(log: Any, tasks: Sequence[str]) -> Any:
     )
 
 
-def train_one(task: tuple[dict[str, Any], str, int, int, str]) -> str:
+Lessons = list[tuple[dict[str, Any], int]]  # (condition, place of the teacher that is best under it)
+
+
+def choose(task: tuple[dict[str, Any], str, int, dict[str, Any]]) -> int:
+    """The teacher of one salt under one condition; the same for all seeds."""
+    run, log, salt, condition = task
+    from rlroute.agents.rllib.cloning import choose_teacher
+
+    arguments = {"log": log, "split_salt": salt, **run["arguments"], **condition}
+    on_val = run.get("val_episodes", run["episodes"])
+    return choose_teacher(run["env"], arguments, run["clone"]["of"], settings_of(run)[0], on_val)
+
+
+def train_one(task: tuple[dict[str, Any], str, int, Lessons, int, str]) -> str:
     """Train one router, from a clone of a reference where the run says so; returns its policy folder."""
-    run, log, salt, seed, out = task
+    run, log, salt, lessons, seed, out = task
     from rlroute.agents.rllib.ppo import PPOArguments, train
 
     arguments = {"log": log, "split_salt": salt, **run["arguments"], **run["ranges"]}
@@ -80,7 +93,7 @@ def train_one(task: tuple[dict[str, Any], str, int, int, str]) -> str:
         teacher, watched = clone.pop("of"), CloneArguments(seed=seed, **clone)
         first, path = settings_of(run)[0], Path(out) / "clone"
         knobs["start"] = str(
-            clone_reference(run["env"], arguments, teacher, first, path, watched, knobs["num_envs"], run["episodes"])
+            clone_reference(run["env"], arguments, teacher, first, path, watched, knobs["num_envs"], lessons=lessons)
         )
     return str(train(f"rlroute:{run['env']}", arguments, out, PPOArguments(seed=seed, **knobs)))
 
@@ -104,7 +117,8 @@ def compete(task: tuple[dict[str, Any], str, int, list[str], dict[str, Any]]) ->
 
     trained = {f"{TRAINED}, seed {seed}": load_policy(path) for seed, path in enumerate(policies)}
     arguments = {"log": log, "split_salt": salt, **run["arguments"], **condition}
-    return contest(run["env"], arguments, settings_of(run), trained, run["episodes"]).without_policies()
+    settings, on_val = settings_of(run), run.get("val_episodes")
+    return contest(run["env"], arguments, settings, trained, run["episodes"], val_episodes=on_val).without_policies()
 
 
 def by_seed(study: Any, num_seeds: int) -> list[Any]:
@@ -279,6 +293,7 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=list(runs))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--trainers", type=int, help="routers trained at a time; default: a process each")
     parser.add_argument("--steps", type=int, help="training steps instead of those of runs.yaml")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
@@ -296,13 +311,20 @@ def main() -> None:
         with (
             tempfile.TemporaryDirectory() as folder,
             ProcessPoolExecutor(options.processes, mp_context=context) as pool,
+            ProcessPoolExecutor(options.trainers or options.processes, mp_context=context) as trainers,
         ):
+            lessons: list[Lessons] = [[] for _ in pairs]
+            if "clone" in run:
+                asked = [(run, log, salt, condition) for log, salt in pairs for condition in conditions.values()]
+                places = iter(pool.map(choose, asked))
+                lessons = [[(condition, next(places)) for condition in conditions.values()] for _ in pairs]
+                print(f"{name}: teachers chosen, {time.perf_counter() - began:.0f} s", flush=True)
             tasks = [
-                (run, log, salt, seed, f"{folder}/{i}-{seed}")
+                (run, log, salt, lessons[i], seed, f"{folder}/{i}-{seed}")
                 for i, (log, salt) in enumerate(pairs)
                 for seed in range(options.seeds)
             ]
-            policies = list(pool.map(train_one, tasks))
+            policies = list(trainers.map(train_one, tasks))
             print(f"{name}: {len(policies)} routers trained, {time.perf_counter() - began:.0f} s", flush=True)
             chosen = [policies[i * options.seeds : (i + 1) * options.seeds] for i in range(len(pairs))]
             jobs = [
