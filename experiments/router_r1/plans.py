@@ -58,7 +58,7 @@ PLANS = {
         },
         warm={"steps": 120, "demonstrations": 960, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
         shared={"turn_tokens": 24},
-        greedy=False,  # an expensive call is seldom the likeliest one early in training, but not equally seldom everywhere
+        greedy=False,  # early in training an expensive call is seldom the likeliest one
     ),
     # (c) Ares: labels of minimum sufficient effort, then GRPO.
     "effort": Plan(
