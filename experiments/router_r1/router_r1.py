@@ -24,6 +24,7 @@ from tables import write_results
 from rlroute.evaluation import Evaluation, Score, evaluate, tune
 
 START = "SFT"
+DIGITS = 6  # of a reward: the same episode is added up in another order by a vector environment
 Scores = dict[str, list[Score]]  # by policy, one a setting
 
 
@@ -133,7 +134,8 @@ def finished_parts(work: Path, jobs: Sequence[tuple[str, int]]) -> dict[tuple[st
         part = work / f"{method}-{seed}"
         if (part / "figures.json").is_file():
             told = json.loads((part / "figures.json").read_text(encoding="utf-8"))
-            parts[method, seed] = load_scores(part / "scores.npz")["router"], told
+            scores = load_scores(part / "scores.npz")["router"]
+            parts[method, seed] = [first(score, len(score.group)) for score in scores], told
     return parts
 
 
@@ -179,8 +181,9 @@ def references(plan: Plan, log: str | None, folder: Path, tasks: int | None, num
 
 
 def first(score: Score, count: int) -> Score:
-    """The first episodes of a score, which are those of the first tasks."""
+    """The first episodes of a score, which are those of the first tasks; rewards are rounded."""
     given = {f.name: getattr(score, f.name) for f in fields(Score) if f.name != "extra"}
+    given["reward"] = score.reward.round(DIGITS)
     kept: dict[str, Any] = {name: values[:count] for name, values in given.items() if values is not None}
     return Score(**kept)
 
