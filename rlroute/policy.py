@@ -12,8 +12,9 @@ trained on four models also acts on six.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ MASKED = -1e9  # the logit of a forbidden action: finite, so that no entropy or 
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+
+# Policies whose weights are no network of this module name who loads them: card key `loader` → import path of a
+# function (folder, card, sample=, seed=). What loads them may need torch, so it is imported only then.
+LOADERS = {"text": "rlroute.agents.trl.policy:load_text_policy"}
 
 _KINDS = {object: "value", dict: "mapping", list: "list", str: "text", Real: "number"}
 
@@ -183,7 +188,6 @@ def save_policy(
 
     `card` needs at least `family`, `layout` (`Layout.to_dict`) and `network` with its `hidden` width.
     """
-    import yaml
     from safetensors.numpy import save_file
 
     path = Path(path)
@@ -197,30 +201,69 @@ def save_policy(
 
     with atomic_folder(path, replace=True) as fresh:
         save_file(arrays, fresh / WEIGHTS_FILE)
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
-        (fresh / CARD_FILE).write_text(text, encoding="utf-8")
+        write_card(fresh / CARD_FILE, content)
     return path
 
 
-def load_policy(path: str | Path, *, sample: bool = False, seed: int | None = None) -> TrainedPolicy:
-    """Reads a policy folder and checks it; any fault is a `PolicyError`. `seed` is for sampled actions."""
+def write_card(file: Path, card: Mapping[str, Any]) -> None:
+    """Writes ``policy.yaml``: plain data only, the format first."""
     import yaml
 
+    content = _plain({"format": FORMAT, **card}, file)
+    file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100), encoding="utf-8")
+
+
+def load_policy(path: str | Path, *, sample: bool = False, seed: int | None = None) -> Any:
+    """Reads a policy folder and checks it; any fault is a `PolicyError`. `seed` is for sampled actions.
+
+    Returns a `TrainedPolicy`, which acts on observations, or what the card's `loader` makes: a text router acts on
+    transcripts (`rlroute.agents.trl.policy.TextPolicy`).
+    """
     path = Path(path)
     card_file, weights_file = path / CARD_FILE, path / WEIGHTS_FILE
-    for file in (card_file, weights_file):
-        if not file.is_file():
-            raise PolicyError(file, None, "no such file", f"a folder with {CARD_FILE} and {WEIGHTS_FILE}")
-    try:
-        card = yaml.safe_load(card_file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PolicyError(card_file, None, f"text that is no plain YAML ({error})", "a mapping") from error
+    card = read_card(card_file)
+    if "loader" in card:
+        return _loader(card, card_file)(path, card, sample=sample, seed=seed)
+    if not weights_file.is_file():
+        raise PolicyError(weights_file, None, "no such file", f"a folder with {CARD_FILE} and {WEIGHTS_FILE}")
     _check_card(card, card_file)
     arrays = _read_arrays(weights_file)
     parameters, tensors = _with_prefix(arrays, "network."), _with_prefix(arrays, "tensors.")
     _check_parameters(parameters, card, weights_file)
     name = str(card.get("name", "trained"))
     return TrainedPolicy(card, parameters, tensors, name, sample, np.random.default_rng(seed), path)
+
+
+def read_card(file: Path) -> dict[str, Any]:
+    """``policy.yaml`` as plain data, of this format."""
+    import yaml
+
+    if not file.is_file():
+        raise PolicyError(file, None, "no such file", f"a folder with {CARD_FILE} and {WEIGHTS_FILE}")
+    try:
+        card = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PolicyError(file, None, f"text that is no plain YAML ({error})", "a mapping") from error
+    if not isinstance(card, dict):
+        raise PolicyError(file, None, f"a {type(card).__name__}", "a mapping")
+    if card.get("format") != FORMAT:
+        raise PolicyError(file, "format", repr(card.get("format")), f"{FORMAT}")
+    return card
+
+
+def _loader(card: Mapping[str, Any], file: Path) -> Callable[..., Any]:
+    """The function that loads a policy of this card."""
+    name = card["loader"]
+    if name not in LOADERS:
+        raise PolicyError(file, "loader", repr(name), f"none, or one of {', '.join(LOADERS)}")
+    module, function = LOADERS[name].split(":")
+    try:
+        loader: Callable[..., Any] = getattr(import_module(module), function)
+    except ImportError as error:
+        raise PolicyError(
+            file, "loader", f"{name!r}, but {error}", "what it needs: pip install rlroute[trl]"
+        ) from error
+    return loader
 
 
 def _with_prefix(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
@@ -247,10 +290,6 @@ def _read_arrays(file: Path) -> dict[str, NDArray[Any]]:
 
 
 def _check_card(card: Any, file: Path) -> None:
-    if not isinstance(card, dict):
-        raise PolicyError(file, None, f"a {type(card).__name__}", "a mapping")
-    if card.get("format") != FORMAT:
-        raise PolicyError(file, "format", repr(card.get("format")), f"{FORMAT}")
     for key, kind in (("family", str), ("layout", dict), ("network", dict)):
         if not isinstance(card.get(key), kind):
             raise PolicyError(file, key, repr(card.get(key)), f"a {kind.__name__}")

@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from rlroute.layout import Layout
-from rlroute.policy import TrainedPolicy, load_policy
+from rlroute.policy import CARD_FILE, PolicyError, TrainedPolicy, load_policy
 
 CHARS_PER_TOKEN = 4.0
 
@@ -107,7 +107,11 @@ class Router:
 
     @classmethod
     def load(cls, path: str | Path) -> Router:
-        return cls(load_policy(path))
+        policy = load_policy(path)
+        if not isinstance(policy, TrainedPolicy):
+            expected = "a policy that acts on observations; a text router goes on with a transcript by `act`"
+            raise PolicyError(Path(path) / CARD_FILE, "loader", repr(policy.card["loader"]), expected)
+        return cls(policy)
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from rlroute.agents.rllib.advantages import anchored, gae, group_relative, leave_one_out, share_without_variance
+from rlroute.agents.advantages import anchored, gae, group_relative, leave_one_out, share_without_variance
 
 
 def test_generalised_advantages_are_discounted_surprises_within_each_episode() -> None:

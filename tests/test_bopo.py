@@ -23,8 +23,8 @@ from rlroute.rollout import Episodes, finished, rollout
 pytest.importorskip("ray")
 pytest.importorskip("torch")
 
+from rlroute.agents.advantages import anchored, group_relative
 from rlroute.agents.rllib import bopo
-from rlroute.agents.rllib.advantages import anchored, group_relative
 from rlroute.agents.rllib.bopo import BoPOArguments, BoundaryShaping
 
 ENV = "rlroute:rlroute/BudgetRoute-v0"

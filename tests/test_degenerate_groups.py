@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 pytest.importorskip("torch")
 
-from rlroute.agents.rllib.advantages import anchored, group_relative
+from rlroute.agents.advantages import anchored, group_relative
 
 G = 8
 COSTS = np.linspace(0.0, 1.0, 21)

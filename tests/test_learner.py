@@ -19,7 +19,7 @@ from ray.rllib.core.learner.training_data import TrainingData  # noqa: E402
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode  # noqa: E402
 from ray.rllib.evaluation.postprocessing import Postprocessing  # noqa: E402
 
-from rlroute.agents.rllib.advantages import anchored  # noqa: E402
+from rlroute.agents.advantages import anchored  # noqa: E402
 from rlroute.agents.rllib.rollout import Rollout  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_ray")

@@ -61,7 +61,7 @@ class ColumnarConfig(PPOConfig):
 
         `group_size` K > 0: rollouts are waves of episodes, K slots a task, and no critic learns. `estimator` then
         makes advantages (G, K) from returns (G, K) and anchors, a tuple of arrays (G,): see
-        `rlroute.agents.rllib.advantages`. `shaping`, where given, makes returns (N,) and that tuple from the
+        `rlroute.agents.advantages`. `shaping`, where given, makes returns (N,) and that tuple from the
         `rlroute.rollout.Episodes` of a wave, instead of the sums of rewards and none; it travels to the learner, so
         it must be picklable. `overlap`: remote runners make the next rollout while the learner works, with the
         weights of one update ago.

@@ -81,7 +81,7 @@ def build_config(
     env_id: str, env_arguments: Mapping[str, Any], arguments: BoPOArguments, steps_done: int = 0
 ) -> ColumnarConfig:
     """RLlib's configuration of a run; one resumed at `steps_done` draws other numbers than at its start."""
-    from rlroute.agents.rllib.advantages import anchored, group_relative
+    from rlroute.agents.advantages import anchored, group_relative
 
     _refuse_unusable(env_id, env_arguments, arguments)
     shaping = BoundaryShaping(env_arguments, arguments)

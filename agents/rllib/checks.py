@@ -55,7 +55,7 @@ def _refuse_bad_groups(config: Any) -> None:
             f"divides {slots}"
         )
     if config.estimator is None:
-        raise ValueError(f"group_size={size} without estimator: expected one of rlroute.agents.rllib.advantages")
+        raise ValueError(f"group_size={size} without estimator: expected one of rlroute.agents.advantages")
     if config.use_critic:
         raise ValueError(f"group_size={size} with use_critic=True: expected False, groups are compared with themselves")
 

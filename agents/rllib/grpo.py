@@ -53,7 +53,7 @@ def build_config(
     env_id: str, env_arguments: Mapping[str, Any], arguments: GRPOArguments, steps_done: int = 0
 ) -> ColumnarConfig:
     """RLlib's configuration of a run; one resumed at `steps_done` draws other numbers than at its start."""
-    from rlroute.agents.rllib.advantages import group_relative
+    from rlroute.agents.advantages import group_relative
 
     estimator = partial(group_relative, scale=arguments.scale)
     return group_config(env_id, env_arguments, arguments, steps_done, estimator)

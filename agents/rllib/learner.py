@@ -26,7 +26,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
-from rlroute.agents.rllib.advantages import gae, share_without_variance
+from rlroute.agents.advantages import gae, share_without_variance
 from rlroute.agents.rllib.losses import Weights, clipped_loss
 from rlroute.agents.rllib.rollout import Rollout
 

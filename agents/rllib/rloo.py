@@ -39,7 +39,7 @@ def build_config(
     env_id: str, env_arguments: Mapping[str, Any], arguments: RLOOArguments, steps_done: int = 0
 ) -> ColumnarConfig:
     """RLlib's configuration of a run; one resumed at `steps_done` draws other numbers than at its start."""
-    from rlroute.agents.rllib.advantages import leave_one_out
+    from rlroute.agents.advantages import leave_one_out
 
     return group_config(env_id, env_arguments, arguments, steps_done, leave_one_out)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn.functional import mse_loss
 
-from rlroute.agents.rllib.advantages import gae
+from rlroute.agents.advantages import gae
 from rlroute.agents.rllib.module import RouterModule
 from rlroute.agents.rllib.ppo import PPOArguments
 

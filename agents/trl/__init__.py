@@ -1,0 +1,1 @@
+"""Language models as routers: SFT, GRPO, BoPO and RLOO with TRL on the text faces of the environments."""

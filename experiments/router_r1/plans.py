@@ -1,0 +1,73 @@
+"""What is trained and compared: three environments of texts, their settings, warm starts and algorithms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlroute.evaluation import Setting
+
+HERE = Path(__file__).parent
+# Both templates are shorter than the environments' own: one pool never changes, so a small model need not read it.
+QUESTION, DECISION = str(HERE / "question.txt"), str(HERE / "decision.txt")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One experiment."""
+
+    env: str  # id of the numeric environment; its text face is trained
+    trained_on: Mapping[str, Any]  # arguments of the environment in training, beside log, split and prompt
+    settings: tuple[Setting, ...]  # what policies are compared at, on val and test
+    prompt: str  # template of the prompt
+    methods: Mapping[str, Mapping[str, Any]]  # algorithm to its arguments
+    warm: Mapping[str, Any]  # arguments of the supervised start
+    shared: Mapping[str, Any] = field(default_factory=dict)  # arguments of all of them
+    greedy: bool = True  # whether routers are played by their likeliest tokens, or by drawn ones as in training
+
+    @property
+    def text_env(self) -> str:
+        """The id of the text face."""
+        from rlroute.envs import entry
+
+        return entry(self.env).text_id
+
+
+PLANS = {
+    # (a) Router-R1's protocol: rounds of searches, cost weights swept into a frontier.
+    "think": Plan(
+        env="rlroute/ThinkRoute-v0",
+        trained_on={"preference": [0.01, 0.5]},
+        settings=tuple(Setting.weight(w) for w in (0.01, 0.05, 0.2, 0.5)),
+        prompt=QUESTION,
+        methods={"GRPO": {"steps": 40, "groups": 8, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 64}},
+        warm={"steps": 500, "demonstrations": 4000, "learning_rate": 2e-3},
+        shared={"short_queries": True, "turn_tokens": 48},
+    ),
+    # (b) BoPO against GRPO from the same start, under hard caps of expensive calls.
+    "budget": Plan(
+        env="rlroute/BudgetRoute-v0",
+        trained_on={"budget_calls": [2, 4]},
+        settings=tuple(Setting.calls(cap) for cap in (2, 3, 4)),
+        prompt=DECISION,
+        methods={
+            "BoPO": {"steps": 20, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32},
+            "GRPO": {"steps": 20, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32},
+        },
+        warm={"steps": 120, "demonstrations": 960, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
+        shared={"turn_tokens": 24},
+        greedy=False,  # early in training an expensive call is seldom the likeliest one
+    ),
+    # (c) Ares: labels of minimum sufficient effort, then GRPO.
+    "effort": Plan(
+        env="rlroute/EffortRoute-v0",
+        trained_on={"preference": [0.02, 0.6]},
+        settings=tuple(Setting.weight(w) for w in (0.02, 0.08, 0.3, 0.6)),
+        prompt=DECISION,
+        methods={"GRPO": {"steps": 20, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32}},
+        warm={"steps": 120, "demonstrations": 960, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
+        shared={"turn_tokens": 24},
+    ),
+}

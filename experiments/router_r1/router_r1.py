@@ -1,0 +1,219 @@
+"""Language models as routers: trains and evaluates them on texts, beside every reference, on the same test tasks.
+
+    python experiments/router_r1/router_r1.py                                the tiny model, all three experiments
+    python experiments/router_r1/router_r1.py --only think --recording PATH  a recording that an importer knows
+
+Each of `plans.PLANS` has one supervised start and, from it, three seeds of every algorithm. What was done is written at
+once, a file a (experiment, algorithm, seed), and not done again; results are written anew after each. On test every
+router meets the very draws that the references met. Writes ``results/*.json``, ``.md`` and ``.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from plans import HERE, PLANS, Plan
+from tables import write_results
+
+from rlroute.evaluation import Evaluation, Score, evaluate, tune
+
+START = "SFT"
+DIGITS = 6  # of a reward: the same episode is added up in another order by a vector environment
+Scores = dict[str, list[Score]]  # by policy, one a setting
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=list(PLANS), default=list(PLANS), help="some of the experiments")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--model", default="tiny", help='"tiny", "smollm2" or a folder')
+    parser.add_argument("--recording", type=Path, help="a recording or log to play on, in place of the built-in logs")
+    parser.add_argument("--steps", type=int, help="updates of every algorithm, in place of the plan's")
+    parser.add_argument("--sft-steps", type=int, help="supervised updates, in place of the plan's")
+    parser.add_argument("--tasks", type=int, help="only the first so many tasks of test")
+    parser.add_argument("--numeric", type=Path, nargs="*", default=[], help="policy folders of numeric routers")
+    parser.add_argument("--work", type=Path, default=Path("runs/router_r1"), help="folder for models and parts")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    options = parser.parse_args()
+    log, name = adopted(options.recording, options.work)
+    for experiment in options.only:
+        plan = smaller(PLANS[experiment], options)
+        work = options.work / (f"{experiment}-{name}" if name else experiment)
+        reference = references(plan, log, work / "references", options.tasks, options.numeric)
+        jobs = [(START, 0), *((method, seed) for seed in range(options.seeds) for method in plan.methods)]
+        for method, seed in jobs:
+            part = work / f"{method}-{seed}"
+            if not (part / "figures.json").is_file():
+                folder = train(plan, method, seed, log, options.model, work)
+                play(plan, folder, log, part, options.tasks)
+            write_results(options.out / work.name, experiment, plan, reference, finished_parts(work, jobs))
+
+
+def adopted(recording: Path | None, work: Path) -> tuple[str | None, str]:
+    """The log of a recording, and the name that it is filed under; None and "" for the built-in ones."""
+    if recording is None:
+        return None, ""
+    from rlroute.importers import LOG, detect, import_log
+
+    kind, target = detect(recording), work / "logs" / recording.name
+    if kind == LOG:
+        return str(recording), recording.name
+    if not target.is_dir():
+        import_log(kind, recording).save(target)
+    return str(target), recording.name
+
+
+def smaller(plan: Plan, options: argparse.Namespace) -> Plan:
+    """The plan with other numbers of updates, where they are given."""
+    methods = {m: {**given, **({"steps": options.steps} if options.steps else {})} for m, given in plan.methods.items()}
+    warm = {**plan.warm, **({"steps": options.sft_steps} if options.sft_steps else {})}
+    return replace(plan, methods=methods, warm=warm)
+
+
+def environment(plan: Plan, log: str | None) -> dict[str, Any]:
+    """Arguments of the environment that hold for training and evaluation."""
+    return {} if log is None else {"log": log}
+
+
+def train(plan: Plan, method: str, seed: int, log: str | None, model: str, work: Path) -> Path:
+    """Train one router, or go on where it was stopped; returns its policy folder."""
+    from rlroute.agents.trl import bopo, grpo, sft
+
+    out = work / f"{method}-{seed}"
+    if (out / "policy").is_dir():
+        return out / "policy"
+    shared = {
+        "env": plan.text_env,
+        "env_arguments": {**environment(plan, log), "split": "train", "prompt": plan.prompt, **plan.trained_on},
+        "out": str(out),
+        "seed": seed,
+        "resume": True,
+        "quiet": True,
+        "tensorboard": False,
+        **plan.shared,
+    }
+    if method == START:
+        return sft.train(sft.SFTArguments(**{**shared, "eval_every": 0, "model": model, **plan.warm}))
+    start = str(work / f"{START}-0" / "policy")
+    knobs = {**shared, "model": start, "eval_every": 0, **plan.methods[method]}
+    if method == "BoPO":
+        return bopo.train(bopo.BoPOArguments(**knobs))
+    return grpo.train(grpo.GRPOArguments(**knobs))
+
+
+def play(plan: Plan, folder: Path, log: str | None, part: Path, tasks: int | None) -> None:
+    """Play test at every setting and write what came of it."""
+    from rlroute import load_policy
+    from rlroute.agents.trl.evaluate import evaluate as play_router
+    from rlroute.agents.trl.evaluate import figures, score_of, write_samples
+    from rlroute.report import write_text
+
+    policy = load_policy(folder, seed=0)
+    scores, told = [], []
+    for setting in plan.settings:
+        given = {**environment(plan, log), **setting.arguments}
+        rollouts = play_router(policy, "test", tasks, given, greedy=plan.greedy)
+        scores.append(score_of(rollouts))
+        told.append(figures(rollouts))
+        write_samples(part / f"test-{setting.value:g}.md", rollouts, f"{folder}, {setting.name}")
+    save_scores(part / "scores.npz", {"router": scores})
+    card = {name: policy.card[name] for name in ("speed", "training", "model", "log")}
+    write_text(part / "figures.json", json.dumps({"figures": told, **card}, indent=1) + "\n")
+
+
+def finished_parts(work: Path, jobs: Sequence[tuple[str, int]]) -> dict[tuple[str, int], tuple[list[Score], dict]]:
+    """Of every job that is done, its scores by setting and its figures."""
+    parts = {}
+    for method, seed in jobs:
+        part = work / f"{method}-{seed}"
+        if (part / "figures.json").is_file():
+            told = json.loads((part / "figures.json").read_text(encoding="utf-8"))
+            scores = load_scores(part / "scores.npz")["router"]
+            parts[method, seed] = [first(score, len(score.group)) for score in scores], told
+    return parts
+
+
+# ------------------------------------------------------------------------------------------------ references
+
+
+def references(plan: Plan, log: str | None, folder: Path, tasks: int | None, numeric: Sequence[Path]) -> Evaluation:
+    """Every reference, tuned on val, and numeric routers if given, on the tasks of test that text routers play."""
+    from importlib import import_module
+
+    from rlroute import load_policy
+    from rlroute.envs import entry
+    from rlroute.envs.contest import vector_env
+    from rlroute.policies import dynamics_of
+    from rlroute.study import single_choices
+
+    probe = vector_env(plan.env, "test", 1, **environment(plan, log))
+    log_name, c_ref, family = probe.dynamics.log.name, float(probe.dynamics.c_ref), probe.dynamics.family
+    evaluation = Evaluation(family, log_name, "test", list(plan.settings), c_ref)
+    if not (folder / "scores.npz").is_file():
+
+        def make_env(split: str, **given: Any) -> Any:
+            return vector_env(plan.env, split, **{**environment(plan, log), **given})
+
+        module = import_module(entry(plan.env).vector_entry_point.split(":")[0].rsplit(".", 1)[0] + ".references")
+        env = make_env("train", **plan.settings[0].arguments)
+        quick = {"thorough": False} if "thorough" in module.references.__code__.co_varnames else {}
+        tuned = tune(make_env, plan.settings, module.references(env, **quick))
+        singles = single_choices(make_env, plan.settings[0])
+        found = evaluate(make_env, plan.settings, singles, "test", kind="single")
+        found = evaluate(make_env, plan.settings, tuned, "test", into=found)
+        if numeric:
+            given = {f"numeric {path.name}": load_policy(path) for path in numeric}
+            given = {name: policy for name, policy in given.items() if policy.card["family"] == family}
+            found = evaluate(make_env, plan.settings, given, "test", kind="trained", into=found)
+        save_scores(folder / "scores.npz", found.scores)
+        (folder / "kinds.json").write_text(json.dumps(found.kinds, indent=1) + "\n", encoding="utf-8")
+    kinds = json.loads((folder / "kinds.json").read_text(encoding="utf-8"))
+    count = len(dynamics_of(probe).roots) if tasks is None else tasks
+    for policy, scores in load_scores(folder / "scores.npz").items():
+        evaluation.add(policy, kinds[policy], [first(score, count) for score in scores])
+    return evaluation
+
+
+def first(score: Score, count: int) -> Score:
+    """The first episodes of a score, which are those of the first tasks; rewards are rounded."""
+    given = {f.name: getattr(score, f.name) for f in fields(Score) if f.name != "extra"}
+    given["reward"] = score.reward.round(DIGITS)
+    kept: dict[str, Any] = {name: values[:count] for name, values in given.items() if values is not None}
+    return Score(**kept)
+
+
+def save_scores(path: Path, scores: Mapping[str, Sequence[Score]]) -> None:
+    """Arrays of all scores in one file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = [f.name for f in fields(Score) if f.name != "extra"]
+    arrays = {
+        f"{policy}\t{i}\t{name}": getattr(score, name)
+        for policy, listed in scores.items()
+        for i, score in enumerate(listed)
+        for name in names
+        if getattr(score, name) is not None
+    }
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    partial.replace(path)
+
+
+def load_scores(path: Path) -> Scores:
+    """What `save_scores` wrote."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            policy, i, name = key.split("\t")
+            found.setdefault(policy, {}).setdefault(int(i), {})[name] = arrays[key]
+    return {policy: [Score(**given[i]) for i in sorted(given)] for policy, given in found.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Results of the text routers as JSON, as a page of Markdown and as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from plans import Plan
+
+from rlroute.evaluation import Evaluation, Score, compare
+from rlroute.metrics import Comparison
+from rlroute.plots import plot_frontier
+from rlroute.report import table, write_metrics, write_text
+
+Parts = Mapping[tuple[str, int], tuple[list[Score], dict[str, Any]]]  # (algorithm, seed) → scores, figures
+TOLD = ("reward", "quality", "calls", "expensive_calls", "cost_usd", "router_cost_usd", "top_share", "faulty")
+SPEED = ("seconds_a_step", "sampled_tokens_per_s", "peak_memory_gb", "rollout_share", "environment_share")
+
+
+def write_results(target: Path, name: str, plan: Plan, reference: Evaluation, parts: Parts) -> None:
+    """Write ``target.json``, ``.md`` and ``.png``."""
+    methods = list(dict.fromkeys(method for method, _ in parts))
+    seeds = {method: sorted(seed for given, seed in parts if given == method) for method in methods}
+    played = {
+        method: [with_router(reference, method, parts[method, seed][0]) for seed in seeds[method]] for method in methods
+    }
+    told = {method: [parts[method, seed][1] for seed in seeds[method]] for method in methods}
+    pooled = replace(reference, scores=dict(reference.scores), kinds=dict(reference.kinds))
+    for method in methods:
+        pooled.add(
+            method,
+            "trained",
+            [pool([parts[method, s][0][i] for s in seeds[method]]) for i in range(len(plan.settings))],
+        )
+    verdicts = {method: against(reference, played, method) for method in methods}
+    extra = {
+        "experiment": name,
+        "environment": plan.text_env,
+        "seeds": seeds,
+        "plan": {"trained_on": dict(plan.trained_on), "methods": dict(plan.methods), "warm": dict(plan.warm)},
+        "figures": told,
+        "verdicts": {m: {r: [vars(c) for c in listed] for r, listed in given.items()} for m, given in verdicts.items()},
+    }
+    write_metrics(target.with_suffix(".json"), [pooled], extra)
+    write_text(target.with_suffix(".md"), page(plan, pooled, seeds, told, verdicts))
+    data = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+    plot_frontier(data["results"], target.with_suffix(".png"))
+
+
+def with_router(reference: Evaluation, name: str, scores: list[Score]) -> Evaluation:
+    """The references and one router beside them."""
+    evaluation = replace(reference, scores=dict(reference.scores), kinds=dict(reference.kinds))
+    evaluation.add(name, "trained", scores)
+    return evaluation
+
+
+def pool(scores: list[Score]) -> Score:
+    """The episodes of all seeds as one score."""
+    names = [name for name in vars(scores[0]) if name != "extra" and getattr(scores[0], name) is not None]
+    columns: dict[str, Any] = {name: np.concatenate([getattr(score, name) for score in scores]) for name in names}
+    return Score(**columns)
+
+
+def against(reference: Evaluation, played: Mapping[str, list[Evaluation]], method: str) -> dict[str, list[Comparison]]:
+    """Verdicts of one algorithm, over all its seeds, against references and the other algorithms."""
+    rivals = [name for name, kind in reference.kinds.items() if kind != "single"]
+    verdicts = {rival: compare(played[method], method, rival) for rival in rivals}
+    for other, evaluations in played.items():
+        if other == method:
+            continue
+        pairs = []  # seed by seed; a start that all seeds share is met by each of them
+        for i, own in enumerate(played[method]):
+            theirs = evaluations[min(i, len(evaluations) - 1)]
+            pairs.append(with_router(own, other, theirs.scores[other]))
+        verdicts[other] = compare(pairs, method, other)
+    return verdicts
+
+
+def page(
+    plan: Plan,
+    pooled: Evaluation,
+    seeds: Mapping[str, list[int]],
+    told: Mapping[str, list[dict[str, Any]]],
+    verdicts: Mapping[str, Mapping[str, list[Comparison]]],
+) -> str:
+    """The page of Markdown."""
+    family = pooled.family.split("/")[-1]
+    groups = len(np.unique(pooled.scores[next(iter(told))][0].group))
+    model = next(iter(told.values()))[0]["model"]
+    done = ", ".join(f"{method} {len(listed)}" for method, listed in seeds.items())
+    parts = [
+        f"# {family} over texts, log `{pooled.log}`, test",
+        f"Model: {model['kind']}, {model['parameters']:,} parameters. Seeds done: {done}. {groups} groups of test "
+        f"tasks; routers are played {'greedily' if plan.greedy else 'by drawn tokens'} and hear the draws that the "
+        "references heard. All algorithms go on from one "
+        "supervised start. Means over seeds and tasks.",
+        "## Routers",
+        table(["router", "setting", *TOLD], list(router_rows(plan, told))),
+        "## Against the references",
+        "Mean paired difference in reward over groups and seeds with its 95 % bootstrap interval; a tie where that "
+        "holds 0. Every reference is tuned on val at each setting.",
+    ]
+    for method, given in verdicts.items():
+        rows = [[rival, *(cell(c) for c in listed)] for rival, listed in given.items()]
+        parts.append(table([f"{method} against", *(s.name for s in plan.settings)], rows))
+    rows = [[name, *(f"{x:.3f}" for x in pooled.rewards(name))] for name in pooled.scores]
+    parts += ["## Reward of all", table(["policy", *(s.name for s in plan.settings)], rows)]
+    rows = [
+        [method, str(seed), *(f"{one['speed'][key]:.3g}" for key in SPEED)]
+        for method, listed in told.items()
+        for seed, one in zip(seeds[method], listed, strict=True)
+    ]
+    parts += [
+        "## Speed",
+        "One thread of a shared CPU. `environment_share` is the share of the whole training time that environments, "
+        "parsing and tokenising of replies take; evaluations are left out of it. Of SFT, only evaluations sample.",
+        table(["algorithm", "seed", *SPEED], rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def router_rows(plan: Plan, told: Mapping[str, list[dict[str, Any]]]) -> Any:
+    """One row an algorithm and setting: means over seeds, and of the reward the deviation too."""
+    for method, listed in told.items():
+        for i, setting in enumerate(plan.settings):
+            values = {key: [one["figures"][i][key] for one in listed] for key in TOLD}
+            cells = [f"{np.mean(values[key]):.3g}" for key in TOLD]
+            if len(listed) > 1:
+                cells[0] += f" ± {np.std(values['reward'], ddof=1):.2g}"
+            yield [method, setting.name, *cells]
+
+
+def cell(comparison: Comparison) -> str:
+    """A verdict in a table."""
+    return f"{comparison.verdict} {comparison.difference:+.3f} [{comparison.low:+.3f}, {comparison.high:+.3f}]"
