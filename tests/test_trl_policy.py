@@ -100,7 +100,7 @@ def test_a_text_router_is_saved_and_loaded_like_any_policy(trained: Path) -> Non
     assert isinstance(policy, TextPolicy)
     assert policy.card["family"] == "rlroute/BudgetRoute-v0"
     assert policy.card["environment"] == "rlroute/BudgetRouteText-v0"
-    assert {"log", "arguments", "prompt", "metrics", "training", "choices"} <= set(policy.card)
+    assert {"log", "arguments", "metrics", "training", "choices"} <= set(policy.card)
     assert policy.card["log"]["content_hash"]
     names = {path.name for path in trained.iterdir()}
     assert {"policy.yaml", "model.safetensors", "tokenizer.json", "config.json"} <= names

@@ -9,7 +9,7 @@ they are worth is in `rlroute.envs.budget_route.anchors`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,11 @@ class BoPOArguments(RolloutArguments):
 
 
 def train(arguments: BoPOArguments) -> Path:
-    """Trains for `arguments.steps` updates and returns the policy folder, ``OUT/policy``."""
+    """Trains for `arguments.steps` updates and returns the policy folder, ``OUT/policy``.
+
+    Decoding is constrained by the budget (paper, equation 9) unless the arguments of the environment say otherwise.
+    """
+    arguments = replace(arguments, env_arguments={"constrained": True, **arguments.env_arguments})
     shaping = BoundaryShaping(arguments)
     estimator = anchored if arguments.anchors else group_relative
     return train_on_episodes("BoPO", arguments, estimator, shaping)

@@ -92,8 +92,10 @@ def evaluate(
 
     The environment is that of its training; `changes` are other arguments, such as a log or a preference.
     """
+    from rlroute.agents.trl.policy import PROMPT_FILE
+
     card = policy.card
-    arguments = {**card["env_arguments"], "split": split, **(changes or {})}
+    arguments = {**card["env_arguments"], "prompt": policy.folder / PROMPT_FILE, "split": split, **(changes or {})}
     count = BATCH if tasks is None else min(BATCH, tasks)
     envs = make_envs(card["environment"], arguments, policy.language, count)
     roots = np.asarray(envs[0].dynamics.roots)[:tasks]

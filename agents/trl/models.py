@@ -88,16 +88,20 @@ def load_model(name: str, texts: Callable[[], Iterable[str]], seed: int = 0) -> 
         model, tokenizer = smollm2()
         refuse_no_chat_template(tokenizer, name)
         return LanguageModel(_on_device(model), _with_pad(tokenizer), name)
-    folder = Path(name)
+    return load_folder(Path(name))
+
+
+def load_folder(folder: Path) -> LanguageModel:
+    """The model in a folder that transformers reads; ModelError where it is no causal language model for chats."""
     refuse_no_causal_lm(folder)
     import torch
     from transformers import AutoModelForCausalLM
 
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     tokenizer = _read_tokenizer(folder)
-    refuse_no_chat_template(tokenizer, name)
+    refuse_no_chat_template(tokenizer, str(folder))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    return LanguageModel(_on_device(model), _with_pad(tokenizer), name)
+    return LanguageModel(_on_device(model), _with_pad(tokenizer), str(folder))
 
 
 def lora_config(rank: int) -> LoraConfig | None:

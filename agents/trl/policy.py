@@ -1,7 +1,8 @@
 """A trained text router as a policy folder: ``policy.yaml`` beside the model and its tokenizer.
 
 The folder is one that transformers reads by itself (``config.json``, ``model.safetensors``, ``tokenizer.json``), so it
-can be served by anything that serves language models, and it holds no code and no pickle. `rlroute.load_policy` finds
+can be served by anything that serves language models; beside them lies the template of its prompts, ``prompt.txt``. It
+holds no code and no pickle. `rlroute.load_policy` finds
 its way here by the card's ``loader: text``.
 """
 
@@ -16,10 +17,11 @@ import torch
 
 from rlroute.agents.trl.checks import ModelError
 from rlroute.agents.trl.generation import Sequences, TurnSampler
-from rlroute.agents.trl.models import LanguageModel, load_model
+from rlroute.agents.trl.models import LanguageModel, load_folder
 from rlroute.policy import CARD_FILE, PolicyError, write_card
 
 LOADER = "text"
+PROMPT_FILE = "prompt.txt"
 KEYS: dict[str, Any] = {
     "family": str,
     "environment": str,
@@ -84,7 +86,10 @@ class TextPolicy:
 
 
 def save_text_policy(path: str | Path, language: LanguageModel, card: Mapping[str, Any]) -> Path:
-    """Write a policy folder, whole or not at all; it replaces an older policy. Adapters are merged into the model."""
+    """Write a policy folder, whole or not at all; it replaces an older policy. Adapters are merged into the model.
+
+    The template, `card["prompt"]`, becomes a file beside the card.
+    """
     from rlroute.cache import atomic_folder
 
     path = Path(path)
@@ -93,7 +98,10 @@ def save_text_policy(path: str | Path, language: LanguageModel, card: Mapping[st
     model = language.model
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
+    card = {**card}
+    template = card.pop("prompt")
     with atomic_folder(path, replace=True) as fresh:
+        (fresh / PROMPT_FILE).write_text(template, encoding="utf-8")
         model.save_pretrained(fresh, safe_serialization=True)
         language.tokenizer.save_pretrained(fresh)
         write_card(fresh / CARD_FILE, {"loader": LOADER, **card})
@@ -109,7 +117,7 @@ def load_text_policy(path: Path, card: dict[str, Any], *, sample: bool = False, 
     if not (path / "model.safetensors").is_file() and not (path / "model.safetensors.index.json").is_file():
         raise PolicyError(path / "model.safetensors", None, "no such file", "the weights of the model")
     try:
-        language = load_model(str(path), lambda: ())
+        language = load_folder(path)
     except ModelError as error:
         raise PolicyError(path, error.what, error.found, error.expected) from error
     if seed is not None:

@@ -24,6 +24,7 @@ from rlroute.agents.trl.checks import ModelError, refuse_empty_texts, refuse_sho
 from rlroute.agents.trl.models import LanguageModel, load_model, lora_config
 from rlroute.agents.trl.rollouts import Player, Rollouts, make_envs
 from rlroute.agents.trl.trainer import Estimator, Shaping, plain_returns
+from rlroute.report import write_text
 
 CHECKPOINTS, STATE_FILE, RUN_FILE = "checkpoints", "trainer_state.json", "run.json"
 
@@ -40,6 +41,7 @@ class RolloutArguments(TrainingArguments):
     entropy: float = 0.0  # weight of the entropy bonus
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
     sft_steps: int = 400  # supervised updates on demonstrations before, unless the model is a text policy; 0: none
+    sft_learning_rate: float = 2e-3  # of these; a pretrained model wants a hundredth of it
 
 
 def train_on_episodes(
@@ -95,8 +97,9 @@ def warm_start(arguments: RolloutArguments) -> str:
     done = Path(arguments.out) / "sft" / "policy"
     if not (arguments.resume and done.is_dir()):
         shared = {name: getattr(arguments, name) for name in TrainingArguments.__dataclass_fields__}
-        changes = {"out": str(done.parent), "steps": arguments.sft_steps, "lora": 0}
-        sft.train(sft.SFTArguments(**{**shared, **changes, "learning_rate": sft.SFTArguments.learning_rate}))
+        rate = arguments.sft_learning_rate
+        changes = {"out": str(done.parent), "steps": arguments.sft_steps, "learning_rate": rate}
+        sft.train(sft.SFTArguments(**{**shared, **changes}))
     return str(done)
 
 
@@ -177,9 +180,24 @@ def begin_run(out: Path, name: str, arguments: TrainingArguments) -> Path | None
     else:
         before = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
         refuse_another_run(before, told, out / RUN_FILE)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / RUN_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        forget_after(out / "metrics.jsonl", int(checkpoint.name.removeprefix("checkpoint-")))
+    write_text(out / RUN_FILE, json.dumps(told, indent=1) + "\n")
     return checkpoint
+
+
+def forget_after(file: Path, step: int) -> None:
+    """Drop the lines of updates after `step`: they will be made again. A line that a kill cut short goes too."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            told = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if told["step"] <= step:
+            kept.append(line + "\n")
+    write_text(file, "".join(kept))
 
 
 def refuse_another_run(before: Mapping[str, Any], now: Mapping[str, Any], file: Path) -> None:
@@ -247,5 +265,5 @@ def export(
 
 
 def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of an environment as a card can hold them: a log by its name."""
-    return {key: getattr(value, "name", value) for key, value in arguments.items() if key != "tokens"}
+    """Arguments of an environment as a card can hold them: a log by its name; the prompt has a file of its own."""
+    return {key: getattr(value, "name", value) for key, value in arguments.items() if key not in ("tokens", "prompt")}

@@ -25,6 +25,7 @@ class Plan:
     methods: Mapping[str, Mapping[str, Any]]  # algorithm to its arguments
     warm: Mapping[str, Any]  # arguments of the supervised start
     shared: Mapping[str, Any] = field(default_factory=dict)  # arguments of all of them
+    references: Mapping[str, Any] = field(default_factory=dict)  # arguments of the family's references
     greedy: bool = True  # whether routers are played by their likeliest tokens, or by drawn ones as in training
 
     @property
@@ -45,18 +46,19 @@ PLANS = {
         methods={"GRPO": {"steps": 40, "groups": 8, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 64}},
         warm={"steps": 500, "demonstrations": 4000, "learning_rate": 2e-3},
         shared={"short_queries": True, "turn_tokens": 48},
+        references={"thorough": False},  # a short list of knobs
     ),
     # (b) BoPO against GRPO from the same start, under hard caps of expensive calls.
     "budget": Plan(
         env="rlroute/BudgetRoute-v0",
-        trained_on={"budget_calls": [2, 4]},
+        trained_on={"budget_calls": [2, 4], "constrained": True},
         settings=tuple(Setting.calls(cap) for cap in (2, 3, 4)),
         prompt=DECISION,
         methods={
-            "BoPO": {"steps": 20, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32},
-            "GRPO": {"steps": 20, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32},
+            "BoPO": {"steps": 60, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32},
+            "GRPO": {"steps": 60, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32},
         },
-        warm={"steps": 120, "demonstrations": 960, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
+        warm={"steps": 500, "demonstrations": 4000, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
         shared={"turn_tokens": 24},
         greedy=False,  # early in training an expensive call is seldom the likeliest one
     ),

@@ -44,7 +44,7 @@ def main() -> None:
     log, name = adopted(options.recording, options.work)
     for experiment in options.only:
         plan = smaller(PLANS[experiment], options)
-        work = options.work / (f"{experiment}-{name}" if name else experiment)
+        work = options.work / "-".join([experiment, *([name] if name else []), *told_apart(options)])
         reference = references(plan, log, work / "references", options.tasks, options.numeric)
         jobs = [(START, 0), *((method, seed) for seed in range(options.seeds) for method in plan.methods)]
         for method, seed in jobs:
@@ -53,6 +53,13 @@ def main() -> None:
                 folder = train(plan, method, seed, log, options.model, work)
                 play(plan, folder, log, part, options.tasks)
             write_results(options.out / work.name, experiment, plan, reference, finished_parts(work, jobs))
+
+
+def told_apart(options: argparse.Namespace) -> list[str]:
+    """What makes a run another than that of the plans: results and finished parts go by it."""
+    model = [] if options.model == "tiny" else [Path(options.model).name]
+    counts = {"steps": options.steps, "sft": options.sft_steps, "tasks": options.tasks}
+    return [*model, *(f"{count}{what}" for what, count in counts.items() if count is not None)]
 
 
 def adopted(recording: Path | None, work: Path) -> tuple[str | None, str]:
@@ -162,8 +169,7 @@ def references(plan: Plan, log: str | None, folder: Path, tasks: int | None, num
 
         module = import_module(entry(plan.env).vector_entry_point.split(":")[0].rsplit(".", 1)[0] + ".references")
         env = make_env("train", **plan.settings[0].arguments)
-        quick = {"thorough": False} if "thorough" in module.references.__code__.co_varnames else {}
-        tuned = tune(make_env, plan.settings, module.references(env, **quick))
+        tuned = tune(make_env, plan.settings, module.references(env, **plan.references))
         singles = single_choices(make_env, plan.settings[0])
         found = evaluate(make_env, plan.settings, singles, "test", kind="single")
         found = evaluate(make_env, plan.settings, tuned, "test", into=found)

@@ -102,7 +102,8 @@ def page(
         table(["router", "setting", *TOLD], list(router_rows(plan, told))),
         "## Against the references",
         "Mean paired difference in reward over groups and seeds with its 95 % bootstrap interval; a tie where that "
-        "holds 0. Every reference is tuned on val at each setting.",
+        "holds 0. Every reference is tuned on val at each setting, those of ThinkRoute among a short list of knobs. "
+        "The tokens that routers write are not charged.",
     ]
     for method, given in verdicts.items():
         rows = [[rival, *(cell(c) for c in listed)] for rival, listed in given.items()]
