@@ -251,6 +251,40 @@ def unseen() -> str:
     return f"{head}\n\n{table(['newcomers', 'policy', *weights], rows)}"
 
 
+def text_routers() -> str:
+    """Language models on the built-in questions, from the committed output."""
+    data = json.loads((ROOT / "experiments" / "router_r1" / "results" / "think.json").read_text())
+    shown = {name: {} for name in ("best single", "best per task", "knn single shot", "learned sequential")}
+    settings = list(dict.fromkeys(row["setting"] for row in data["results"]))
+    for row in data["results"]:
+        if row["policy"] in shown:
+            shown[row["policy"]][row["setting"]] = row["reward"]
+    against = data["verdicts"]["GRPO"]
+    rows = []
+    for name, listed in data["figures"].items():
+        means = [
+            {key: sum(seed["figures"][i][key] for seed in listed) / len(listed) for key in listed[0]["figures"][i]}
+            for i in range(len(settings))
+        ]
+        cells = [
+            f"{m['reward']:.3f} ({m['quality']:.2f}, {m['calls']:.1f}, {100 * m['top_share']:.0f} %)" for m in means
+        ]
+        signs = against.get(name)
+        rows.append(
+            [f"**{name}**", *(f"{c} {_word(v)}" if signs else c for c, v in zip(cells, signs or cells, strict=True))]
+        )
+    for name, rewards in shown.items():
+        rows.append([name, *(f"{rewards[s]:.3f} {_word(v)}" for s, v in zip(settings, against[name], strict=True))])
+    parameters = data["figures"]["GRPO"][0]["model"]["parameters"]
+    groups = data["results"][0]["groups"]
+    head = (
+        f"A model of {parameters:,} parameters on {groups} test questions: reward (exact match, calls a question, "
+        f"share of the most used model), {len(data['seeds']['SFT'])} seed of the supervised start and "
+        f"{len(data['seeds']['GRPO'])} of GRPO; + GRPO beats it, = tie, − it beats GRPO:"
+    )
+    return f"{head}\n\n{table(['policy', *settings], rows)}"
+
+
 BLOCKS = {
     "environments": environments,
     "healing": healing,
@@ -259,6 +293,7 @@ BLOCKS = {
     "speed": speed,
     "bopo": bopo,
     "unseen": unseen,
+    "text_routers": text_routers,
     "agent_loop": agent_loop,
     "worth": worth,
 }
