@@ -254,7 +254,8 @@ def unseen() -> str:
 def text_routers() -> str:
     """Language models on the built-in questions, from the committed output."""
     data = json.loads((ROOT / "experiments" / "router_r1" / "results" / "think.json").read_text())
-    shown = {name: {} for name in ("best single", "best per task", "knn single shot", "learned sequential")}
+    rivals = ("best single", "best per task", "knn single shot", "learned sequential")
+    shown: dict[str, dict[str, float]] = {name: {} for name in rivals}
     settings = list(dict.fromkeys(row["setting"] for row in data["results"]))
     for row in data["results"]:
         if row["policy"] in shown:

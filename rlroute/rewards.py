@@ -104,15 +104,21 @@ def push(recent: np.ndarray, value: float) -> tuple[float, float]:
     `recent` (2, RECENT + 1): how many values there have been and the values; behind them, the values in order.
     """
     size = recent.shape[1] - 1
-    recent[0, 1 + int(recent[0, 0]) % size] = value
+    pushed = int(recent[0, 0])
+    oldest = 1 + pushed % size
+    held, k = min(pushed + 1, size), min(pushed + 1, size)
+    if pushed >= size:  # the new value takes the place of the oldest
+        k = 1
+        while recent[1, k] != recent[0, oldest]:
+            k += 1
+    while k > 1 and recent[1, k - 1] > value:
+        recent[1, k] = recent[1, k - 1]
+        k -= 1
+    while k < held and recent[1, k + 1] < value:
+        recent[1, k] = recent[1, k + 1]
+        k += 1
+    recent[1, k] = recent[0, oldest] = value
     recent[0, 0] += 1.0
-    held = min(int(recent[0, 0]), size)
-    for k in range(1, held + 1):  # insertion sort: kernels allocate nothing
-        at = k
-        while at > 1 and recent[1, at - 1] > recent[0, k]:
-            recent[1, at] = recent[1, at - 1]
-            at -= 1
-        recent[1, at] = recent[0, k]
     return quantile(recent[1], held, 0.05), quantile(recent[1], held, 0.95)
 
 

@@ -158,10 +158,8 @@ def test_the_context_rolls() -> None:
 
 
 def test_the_routers_own_tokens_cost() -> None:
-    free, paid = (
-        gym.make("rlroute/ThinkRouteText-v0", log=two_hop_log(), preference=0.5, router_usd_per_mtok=price).unwrapped
-        for price in (0.0, 10.0)
-    )
+    given = {"log": two_hop_log(), "preference": 0.5}
+    free, paid = (make(entry("rlroute/ThinkRoute-v0"), router_usd_per_mtok=price, **given) for price in (0.0, 10.0))
     turn = "<think>t</think><search>small:Who founded it?</search>"
     outcomes = []
     for env in (free, paid):
@@ -223,7 +221,8 @@ def test_effort_text_ends_on_bad_format_under_ares() -> None:
 
 def test_budget_constrained_decoding() -> None:
     """Equation 9 of arXiv 2602.21227: what the budget does not cover is replaced by the cheap choice, unpunished."""
-    free, bound = (gym.make("rlroute/BudgetRouteText-v0", budget_calls=1, constrained=on).unwrapped for on in (0, 1))
+    budget_route = entry("rlroute/BudgetRoute-v0")
+    free, bound = (make(budget_route, budget_calls=1, constrained=on) for on in (False, True))
     for env in (free, bound, pickle.loads(pickle.dumps(bound))):
         env.reset(seed=0)
         rewards = [env.step("<route>gpt-4.1</route>")[1] for _ in range(2)]
@@ -233,7 +232,7 @@ def test_budget_constrained_decoding() -> None:
 
 
 def test_malformed_turns_stop_the_numeric_episode_too() -> None:
-    env = gym.make("rlroute/ToolGraphText-v0").unwrapped
+    env = make(entry("rlroute/ToolGraph-v0"))
     env.reset(seed=0)
     rewards = []
     while env.turns_left:
@@ -245,7 +244,7 @@ def test_malformed_turns_stop_the_numeric_episode_too() -> None:
 
 
 def test_the_repaired_reward_survives_a_pickle() -> None:
-    env = gym.make("rlroute/ThinkRouteText-v0", log=two_hop_log(), reward="router_r1_fixed", preference=0.3).unwrapped
+    env = make(entry("rlroute/ThinkRoute-v0"), log=two_hop_log(), reward="router_r1_fixed", preference=0.3)
     again = pickle.loads(pickle.dumps(env))
     assert (again.fixed, again.router_usd_per_mtok) == (True, env.router_usd_per_mtok) == (True, 0.1)
 

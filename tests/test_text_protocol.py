@@ -341,7 +341,7 @@ def test_nesting_and_balance() -> None:
 
 def test_an_empty_answer_takes_no_quality() -> None:
     """A reply of which no answer was made out is repeated by its text; saying nothing is worth nothing."""
-    log = two_hop_log(**{"q#|large|answer": ""})
+    log = two_hop_log({"q#|large|answer": ""})
     env = gym.make("rlroute/ThinkRouteText-v0", log=log, reward="router_r1", preference=ALPHA).unwrapped
     for answer, quality in (("", 0.0), ("It is Ann Lee.", 1.0)):
         env.reset(seed=0, options={"task": "q0"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rlroute.card import Card
@@ -36,8 +37,9 @@ TEXTS = {
 }
 
 
-def two_hop_log(questions: int = 6, **changes: str) -> Log:
+def two_hop_log(changes: Mapping[str, str] | None = None, questions: int = 6) -> Log:
     """The log; `changes` replace texts by "state|choice", and answers by "state|choice|answer"."""
+    changes = changes or {}
     choices = [
         {
             "name": name,
