@@ -206,6 +206,7 @@ def figures_script() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_figures_on_the_cards_are_those_of_the_logs(log: Log, figures_script: ModuleType) -> None:
     computed = getattr(figures_script, f"{log.name}_figures")(log)
 
