@@ -146,6 +146,7 @@ class RoutingTextEnv(gym.Env[str, str], gym.utils.EzPickle):
         self.router_tokens = 0  # that the policy wrote in this episode
         self.totals = np.zeros(len(VECTOR_NAMES))
         self.turns_left = 0
+        self._info: dict[str, Any] = {}  # of the numeric environment's latest step
 
     # -- what a family provides ---------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from rlroute.agents.trl.models import TokenizerTokens, load_model
 from rlroute.agents.trl.policy import TextPolicy, save_text_policy
 from rlroute.agents.trl.rollouts import Player, make_envs
 from rlroute.agents.trl.tiny import tiny_model, tiny_tokenizer
-from rlroute.agents.trl.training import latest_checkpoint
+from rlroute.agents.trl.training import forget_after, latest_checkpoint
 from rlroute.policy import PolicyError
 
 pytestmark = [
@@ -103,7 +103,8 @@ def test_a_text_router_is_saved_and_loaded_like_any_policy(trained: Path) -> Non
     assert {"log", "arguments", "metrics", "training", "choices"} <= set(policy.card)
     assert policy.card["log"]["content_hash"]
     names = {path.name for path in trained.iterdir()}
-    assert {"policy.yaml", "model.safetensors", "tokenizer.json", "config.json"} <= names
+    assert {"policy.yaml", "prompt.txt", "model.safetensors", "tokenizer.json", "config.json"} <= names
+    assert "prompt" not in policy.card["env_arguments"], "a path that only this machine has"
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))], "nothing is pickled"
     again = load_model(str(trained), lambda: ())
     text = "Cook dinner. Weight 0.3. <think>a plain step</think><route>small</route>"
@@ -351,3 +352,27 @@ def test_every_knob_is_on_the_command_line_with_its_comment() -> None:
         command = command_line(kind, "words")
         assert vars(command.parse_args([])) == asdict(kind())
         assert "None" not in command.format_help().split("options:")[0]
+
+
+def test_a_folder_with_the_name_of_a_model_is_a_folder(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained, tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    by_name, by_path = load_policy("tiny"), load_policy(trained)
+    assert len(by_name.language.tokenizer) == len(by_path.language.tokenizer)
+    ours, theirs = (policy.language.model.state_dict() for policy in (by_name, by_path))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_bopo_refuses_other_families(tmp_path: Path) -> None:
+    arguments = bopo.BoPOArguments(env="rlroute/ThinkRouteText-v0", out=str(tmp_path))
+    with pytest.raises(ValueError, match="expected the text face of 'rlroute/BudgetRoute-v0'"):
+        bopo.train(arguments)
+
+
+def test_resumed_figures_forget_what_is_made_again(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    forget_after(file, 2)
+    assert file.read_text() == '{"step": 1}\n{"step": 2}\n'

@@ -7,10 +7,7 @@ import inspect
 import json
 import re
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, TypeVar
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,9 @@ class TrainingArguments:
     quiet: bool = False  # no progress bar
 
 
+T = TypeVar("T", bound=TrainingArguments)
+
+
 def command_line(arguments_type: type[TrainingArguments], description: str) -> argparse.ArgumentParser:
     """The command line, made from the fields of a class of arguments and the comments beside them."""
     comments: dict[str, str] = {}
@@ -57,10 +57,5 @@ def command_line(arguments_type: type[TrainingArguments], description: str) -> a
 
 def parse(arguments_type: type[T], description: str) -> T:
     """The arguments given on the command line of this process."""
-    command = command_line(arguments_type, description)  # type: ignore[arg-type]
+    command = command_line(arguments_type, description)
     return arguments_type(**vars(command.parse_args()))
-
-
-def out_folder(arguments: TrainingArguments) -> Path:
-    """Where a run writes."""
-    return Path(arguments.out)

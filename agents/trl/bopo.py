@@ -21,6 +21,7 @@ from rlroute.agents.trl.evaluate import episodes_of
 from rlroute.agents.trl.rollouts import Rollout
 from rlroute.agents.trl.trainer import Returns
 from rlroute.agents.trl.training import RolloutArguments, train_on_episodes
+from rlroute.envs import entry
 from rlroute.envs.budget_route.anchors import Anchors, RewardArguments
 from rlroute.envs.budget_route.boundary import RunArguments, boundary_runs
 
@@ -45,6 +46,8 @@ def train(arguments: BoPOArguments) -> Path:
 
     Decoding is constrained by the budget (paper, equation 9) unless the arguments of the environment say otherwise.
     """
+    if entry(arguments.env).id != FAMILY:
+        raise ValueError(f"BoPO on {arguments.env!r}: expected the text face of {FAMILY!r}, with small and large")
     arguments = replace(arguments, env_arguments={"constrained": True, **arguments.env_arguments})
     shaping = BoundaryShaping(arguments)
     estimator = anchored if arguments.anchors else group_relative
@@ -56,8 +59,6 @@ class BoundaryShaping:
 
     def __init__(self, arguments: BoPOArguments) -> None:
         env: Any = gym.make(arguments.env, disable_env_checker=True, **arguments.env_arguments).unwrapped
-        if env.dynamics.family != FAMILY:
-            raise ValueError(f"BoPO on {arguments.env!r}: expected a text face of {FAMILY!r}, with small and large")
         weight = None if arguments.constant_weight < 0 else arguments.constant_weight
         numeric = env.dynamics.arguments
         given = {field.name: getattr(numeric, field.name) for field in fields(numeric)}

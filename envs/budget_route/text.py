@@ -28,7 +28,7 @@ class BudgetRouteTextEnv(DecisionTextEnv):
     choice that is named, the cheapest that it covers takes the step.
 
     ## Reward, episode end
-    Those of the numeric face; a malformed turn is −1 more and counts towards the time limit.
+    Those of the numeric face; a malformed turn is rewarded with −1 and counts towards the time limit.
 
     ## Version history
     v0: first version.

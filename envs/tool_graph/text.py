@@ -24,7 +24,7 @@ class ToolGraphTextEnv(DecisionTextEnv):
     ``call TOOL``. See `rlroute.envs.decisions`.
 
     ## Reward, episode end
-    Those of the numeric face; a malformed turn is −1 more and counts towards the time limit.
+    Those of the numeric face; a malformed turn is rewarded with −1 and counts towards the time limit.
 
     ## Version history
     v0: first version.
