@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,16 @@ THINK = {"prompt": "brief", "featuriser": "letters", "split": "train", "preferen
 @pytest.fixture(scope="module")
 def tiny() -> LanguageModel:
     return load_model("tiny", lambda: TEXTS)
+
+
+@pytest.fixture(
+    params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+def moved(tiny: LanguageModel, request: pytest.FixtureRequest) -> Iterator[LanguageModel]:
+    """The model on every kind of device that is here."""
+    tiny.model.to(request.param).eval()
+    yield tiny
+    tiny.model.to("cpu")
 
 
 def think_envs(language: LanguageModel, count: int, **changes: Any) -> list[Any]:
@@ -103,34 +113,34 @@ def _without_tags(language: LanguageModel) -> Any:
         module.TAGS = tags
 
 
-def test_a_cache_with_gaps_gives_the_logits_of_plain_reading(tiny: LanguageModel) -> None:
-    tiny.model.eval()
-    rows = [tiny.text_ids("Question 1? Answer"), tiny.text_ids("Weight 0.1. What is it called? I do not know.")]
-    more = [tiny.text_ids("The answer is 12."), tiny.text_ids("no")]
+def test_a_cache_with_gaps_gives_the_logits_of_plain_reading(moved: LanguageModel) -> None:
+    rows = [moved.text_ids("Question 1? Answer"), moved.text_ids("Weight 0.1. What is it called? I do not know.")]
+    more = [moved.text_ids("The answer is 12."), moved.text_ids("no")]
+    model, device = moved.model, moved.model.device
     with torch.no_grad():
-        sequences = Sequences(tiny.model, tiny.tokenizer.pad_token_id)
+        sequences = Sequences(model, moved.tokenizer.pad_token_id)
         sequences.feed(rows)
-        sequences.feed_one(torch.tensor([7, 9]), torch.tensor([True, False]))
+        sequences.feed_one(torch.tensor([7, 9], device=device), torch.tensor([True, False], device=device))
         gapped = sequences.feed(more)
         whole = [rows[0] + [7] + more[0], rows[1] + more[1]]
-        plain = [tiny.model(torch.tensor([ids])).logits[0, -1] for ids in whole]
+        plain = [model(torch.tensor([ids], device=device)).logits[0, -1] for ids in whole]
         sequences.keep([1])
         kept = sequences.feed([[5]])
-        after = tiny.model(torch.tensor([whole[1] + [5]])).logits[0, -1]
+        after = model(torch.tensor([whole[1] + [5]], device=device)).logits[0, -1]
     for row in range(2):
         torch.testing.assert_close(gapped[row], plain[row], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(kept[0], after, atol=1e-4, rtol=1e-4)
 
 
-def test_log_probabilities_are_those_of_the_model(tiny: LanguageModel) -> None:
-    envs = think_envs(tiny, 4)
-    player = Player(tiny, envs[0].stops, 12)
+def test_log_probabilities_are_those_of_the_model(moved: LanguageModel) -> None:
+    envs = think_envs(moved, 4)
+    player = Player(moved, envs[0].stops, 12)
     torch.manual_seed(0)
     rollouts = player.play(envs, [(3, {"group": 4, "slot": i}) for i in range(4)], group=4)
     for rollout in rollouts:
-        ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids])
+        ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids], device=moved.model.device)
         with torch.no_grad():
-            logprobs = tiny.model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+            logprobs = moved.model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].cpu()
         own = torch.tensor(rollout.env_mask, dtype=torch.bool)
         told = torch.tensor(rollout.logprobs)
         torch.testing.assert_close(logprobs[len(rollout.prompt_ids) - 1 :][own], told[own], atol=1e-3, rtol=1e-3)

@@ -97,7 +97,7 @@ def save_text_policy(path: str | Path, language: LanguageModel, card: Mapping[st
         raise PolicyError(path, None, "something that is no policy", "a free name or an older policy")
     model = language.model
     if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
+        model = model.float().merge_and_unload()  # a sum in bfloat16 would lose small adapters
     card = {**card}
     template = card.pop("prompt")
     with atomic_folder(path, replace=True) as fresh:

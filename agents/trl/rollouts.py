@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rlroute.agents.trl.generation import Sequences, TurnSampler
-from rlroute.agents.trl.models import LanguageModel, TokenizerTokens
+from rlroute.agents.trl.models import LanguageModel, TokenizerTokens, merged
 from rlroute.rewards import COST_USD, LATENCY_S, QUALITY
 from rlroute.rollout import Episodes, finished
 
@@ -204,7 +204,8 @@ class Rollouts:
             (group_seed(self.seed, int(number)), {"group": self.group_size, "slot": i % self.group_size})
             for i, number in enumerate(prompts)
         ]
-        self.latest = self.player.play(self.envs[: len(prompts)], starts, self.group_size, model=model)
+        with merged(model):
+            self.latest = self.player.play(self.envs[: len(prompts)], starts, self.group_size, model=model)
         model.train(training)
         return {
             "prompt_ids": [rollout.prompt_ids for rollout in self.latest],

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlroute.agents.trl.arguments import TrainingArguments, parse
-from rlroute.agents.trl.models import LanguageModel, load_model, lora_config
+from rlroute.agents.trl.models import LanguageModel, lora_config
 from rlroute.agents.trl.rollouts import Player, make_envs
-from rlroute.agents.trl.training import begin_run, export, refuse_unplayable, shared_config, timing
+from rlroute.agents.trl.training import begin_run, export, model_to_train, refuse_unplayable, shared_config, timing
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def train(arguments: SFTArguments) -> Path:
     shown = demonstrations(
         arguments.env, arguments.env_arguments, arguments.demonstrations, arguments.seed, arguments.short_queries
     )
-    language = load_model(arguments.model, lambda: texts_of(shown), arguments.seed)
+    language = model_to_train(arguments.model, lambda: texts_of(shown), arguments)
     env = make_envs(arguments.env, arguments.env_arguments, language, 1)[0]
     refuse_unplayable(env, language, arguments.turn_tokens)
     if language.name == "tiny" and checkpoint is None and arguments.copy_steps:

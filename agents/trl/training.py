@@ -12,7 +12,7 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def train_on_episodes(
         raise ValueError(f"micro_batch={arguments.micro_batch}: expected a divisor of groups × group_size = {batch}")
     start = warm_start(arguments)
     checkpoint = begin_run(out, name, arguments)
-    language = load_model(start, lambda: vocabulary_texts(arguments), arguments.seed)
+    language = model_to_train(start, lambda: vocabulary_texts(arguments), arguments)
     if arguments.kl and not Path(start).is_dir():
         raise ModelError("kl", f"{arguments.kl:g} with model {start!r}", "a folder as model: KL is from what it holds")
     envs = make_envs(arguments.env, arguments.env_arguments, language, batch)
@@ -101,6 +101,15 @@ def warm_start(arguments: RolloutArguments) -> str:
         changes = {"out": str(done.parent), "steps": arguments.sft_steps, "learning_rate": rate}
         sft.train(sft.SFTArguments(**{**shared, **changes}))
     return str(done)
+
+
+def model_to_train(name: str, texts: Callable[[], Iterable[str]], arguments: TrainingArguments) -> LanguageModel:
+    """The model of a name or folder. Weights that are trained themselves are float32: updates are smaller than what
+    bfloat16 can tell apart. On a GPU the arithmetic is of bfloat16 all the same."""
+    language = load_model(name, texts, arguments.seed)
+    if arguments.lora == 0:
+        language.model.float()
+    return language
 
 
 def vocabulary_texts(arguments: TrainingArguments) -> list[str]:
@@ -157,7 +166,7 @@ def shared_config(arguments: TrainingArguments, out: Path) -> dict[str, Any]:
         "report_to": reports or "none",
         "bf16": cuda,
         "use_cpu": not cuda,
-        "gradient_checkpointing": cuda,
+        "gradient_checkpointing": arguments.gradient_checkpointing,
         "seed": arguments.seed,
         "disable_tqdm": arguments.quiet,
         "dataloader_pin_memory": cuda,

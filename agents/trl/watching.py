@@ -10,8 +10,8 @@ import numpy as np
 from transformers import TrainerCallback
 
 from rlroute.agents.trl.arguments import TrainingArguments
-from rlroute.agents.trl.evaluate import BATCH, figures, play_tasks, write_samples
-from rlroute.agents.trl.models import LanguageModel
+from rlroute.agents.trl.evaluate import figures, play_tasks, side_by_side, write_samples
+from rlroute.agents.trl.models import LanguageModel, merged
 from rlroute.agents.trl.rollouts import Player, make_envs
 
 
@@ -31,7 +31,7 @@ class Watcher(TrainerCallback):
         if not arguments.eval_every:
             return
         given = {**arguments.env_arguments, "split": "val"}
-        self.envs = make_envs(arguments.env, given, language, min(BATCH, arguments.eval_tasks))
+        self.envs = make_envs(arguments.env, given, language, side_by_side(arguments.eval_tasks))
         self.tasks = np.asarray(self.envs[0].dynamics.roots)[: arguments.eval_tasks]
         self.player = Player(language, self.envs[0].stops, arguments.turn_tokens)
 
@@ -57,7 +57,8 @@ class Watcher(TrainerCallback):
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         training = model.training
         model.eval()
-        rollouts = play_tasks(self.player, self.envs, self.tasks, seed=0, model=model)
+        with merged(model):
+            rollouts = play_tasks(self.player, self.envs, self.tasks, seed=0, model=model)
         model.train(training)
         self.latest = figures(rollouts)
         told = {f"eval_{name}": value for name, value in self.latest.items()}

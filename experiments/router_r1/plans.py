@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,17 @@ class Plan:
         from rlroute.envs import entry
 
         return entry(self.env).text_id
+
+
+def pretrained(plan: Plan) -> Plan:
+    """The plan for a pretrained model: adapters, lower rates, and batches for a GPU.
+
+    There a token of 256 episodes takes about as long as a token of 64.
+    """
+    batch = {"micro_batch": 64, "lora": 16}
+    methods = {m: {**given, **batch, "groups": 32, "learning_rate": 2e-4} for m, given in plan.methods.items()}
+    warm = {**plan.warm, **batch, "steps": 250, "demonstrations": 8000, "learning_rate": 5e-4}
+    return replace(plan, methods=methods, warm=warm, shared={**plan.shared, "turn_tokens": 64})
 
 
 PLANS = {

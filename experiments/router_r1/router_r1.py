@@ -2,6 +2,7 @@
 
     python experiments/router_r1/router_r1.py                                the tiny model, all three experiments
     python experiments/router_r1/router_r1.py --only think --recording PATH  a recording that an importer knows
+    python experiments/router_r1/router_r1.py --only think --model smollm2 --processes 4      a pretrained one, on a GPU
 
 Each of `plans.PLANS` has one supervised start and, from it, three seeds of every algorithm. What was done is written at
 once, a file a (experiment, algorithm, seed), and not done again; results are written anew after each. On test every
@@ -13,13 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import fields, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plans import HERE, PLANS, Plan
-from tables import write_results
+from plans import HERE, PLANS, Plan, pretrained
+from tables import CURVES, write_results
 
 from rlroute.evaluation import Evaluation, Score, evaluate, tune
 
@@ -38,21 +41,28 @@ def main() -> None:
     parser.add_argument("--sft-steps", type=int, help="supervised updates, in place of the plan's")
     parser.add_argument("--tasks", type=int, help="only the first so many tasks of test")
     parser.add_argument("--numeric", type=Path, nargs="*", default=[], help="policy folders of numeric routers")
+    parser.add_argument("--processes", type=int, default=1, help="routers that are trained side by side")
     parser.add_argument("--work", type=Path, default=Path("runs/router_r1"), help="folder for models and parts")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     log, name = adopted(options.recording, options.work)
     for experiment in options.only:
-        plan = smaller(PLANS[experiment], options)
+        given = PLANS[experiment] if options.model == "tiny" else pretrained(PLANS[experiment])
+        plan = smaller(given, options)
         work = options.work / "-".join([experiment, *([name] if name else []), *told_apart(options)])
         reference = references(plan, log, work / "references", options.tasks, options.numeric)
         jobs = [(START, 0), *((method, seed) for seed in range(options.seeds) for method in plan.methods)]
-        for method, seed in jobs:
-            part = work / f"{method}-{seed}"
-            if not (part / "figures.json").is_file():
-                folder = train(plan, method, seed, log, options.model, work)
-                play(plan, folder, log, part, options.tasks)
-            write_results(options.out / work.name, experiment, plan, reference, finished_parts(work, jobs))
+        todo = [job for job in jobs if not (work / part_name(*job) / "figures.json").is_file()]
+        # A fresh process for each, so that none finds the memory of a device full of what another left there.
+        with ProcessPoolExecutor(options.processes, get_context("spawn"), max_tasks_per_child=1) as pool:
+            if (START, 0) in todo:  # all others begin with it
+                pool.submit(train, plan, START, 0, log, options.model, work).result()
+            for part in as_completed(
+                [pool.submit(train_and_play, plan, *job, log, options.model, work, options.tasks) for job in todo]
+            ):
+                part.result()
+                write_results(options.out / work.name, experiment, plan, reference, finished_parts(work, jobs))
+        write_results(options.out / work.name, experiment, plan, reference, finished_parts(work, jobs))
 
 
 def told_apart(options: argparse.Namespace) -> list[str]:
@@ -88,11 +98,23 @@ def environment(plan: Plan, log: str | None) -> dict[str, Any]:
     return {} if log is None else {"log": log}
 
 
+def part_name(method: str, seed: int) -> str:
+    """The folder of one router, for its training and what came of it."""
+    return f"{method}-{seed}"
+
+
+def train_and_play(
+    plan: Plan, method: str, seed: int, log: str | None, model: str, work: Path, tasks: int | None
+) -> None:
+    """All that is done for one router."""
+    play(plan, train(plan, method, seed, log, model, work), log, work / part_name(method, seed), tasks)
+
+
 def train(plan: Plan, method: str, seed: int, log: str | None, model: str, work: Path) -> Path:
     """Train one router, or go on where it was stopped; returns its policy folder."""
     from rlroute.agents.trl import bopo, grpo, sft
 
-    out = work / f"{method}-{seed}"
+    out = work / part_name(method, seed)
     if (out / "policy").is_dir():
         return out / "policy"
     shared = {
@@ -107,7 +129,7 @@ def train(plan: Plan, method: str, seed: int, log: str | None, model: str, work:
     }
     if method == START:
         return sft.train(sft.SFTArguments(**{**shared, "eval_every": 0, "model": model, **plan.warm}))
-    start = str(work / f"{START}-0" / "policy")
+    start = str(work / part_name(START, 0) / "policy")
     knobs = {**shared, "model": start, "eval_every": 0, **plan.methods[method]}
     if method == "BoPO":
         return bopo.train(bopo.BoPOArguments(**knobs))
@@ -131,14 +153,29 @@ def play(plan: Plan, folder: Path, log: str | None, part: Path, tasks: int | Non
         write_samples(part / f"test-{setting.value:g}.md", rollouts, f"{folder}, {setting.name}")
     save_scores(part / "scores.npz", {"router": scores})
     card = {name: policy.card[name] for name in ("speed", "training", "model", "log")}
+    card |= {"device": device_name(), "curve": curve(part / "metrics.jsonl")}
     write_text(part / "figures.json", json.dumps({"figures": told, **card}, indent=1) + "\n")
+
+
+def device_name() -> str:
+    """What models run on here."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "one thread of a CPU"
+
+
+def curve(metrics: Path) -> dict[str, list[float]]:
+    """Means of the episodes of every update; empty for supervised training."""
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    played = [line for line in lines if "episode/reward" in line]
+    return {name: [line[f"episode/{name}"] for line in played] for name in CURVES} if played else {}
 
 
 def finished_parts(work: Path, jobs: Sequence[tuple[str, int]]) -> dict[tuple[str, int], tuple[list[Score], dict]]:
     """Of every job that is done, its scores by setting and its figures."""
     parts = {}
     for method, seed in jobs:
-        part = work / f"{method}-{seed}"
+        part = work / part_name(method, seed)
         if (part / "figures.json").is_file():
             told = json.loads((part / "figures.json").read_text(encoding="utf-8"))
             scores = load_scores(part / "scores.npz")["router"]

@@ -18,11 +18,15 @@ from rlroute.report import table, write_metrics, write_text
 
 Parts = Mapping[tuple[str, int], tuple[list[Score], dict[str, Any]]]  # (algorithm, seed) → scores, figures
 TOLD = ("reward", "quality", "calls", "expensive_calls", "cost_usd", "router_cost_usd", "top_share", "faulty")
-SPEED = ("seconds_a_step", "sampled_tokens_per_s", "peak_memory_gb", "rollout_share", "environment_share")
+SPEED = (
+    "seconds_a_step", "sampled_tokens_per_s", "peak_memory_gb", "peak_device_memory_gb", "rollout_share",
+    "environment_share",
+)  # fmt: skip
+CURVES = ("reward", "quality", "calls")  # of the episodes of an update
 
 
 def write_results(target: Path, name: str, plan: Plan, reference: Evaluation, parts: Parts) -> None:
-    """Write ``target.json``, ``.md`` and ``.png``."""
+    """Write ``target.json``, ``.md`` and ``.png``, and ``target-curve.png`` where the curves were kept."""
     methods = list(dict.fromkeys(method for method, _ in parts))
     seeds = {method: sorted(seed for given, seed in parts if given == method) for method in methods}
     played = {
@@ -49,6 +53,33 @@ def write_results(target: Path, name: str, plan: Plan, reference: Evaluation, pa
     write_text(target.with_suffix(".md"), page(plan, pooled, seeds, told, verdicts))
     data = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
     plot_frontier(data["results"], target.with_suffix(".png"))
+    curves = {method: [one["curve"] for one in listed] for method, listed in told.items() if listed[0].get("curve")}
+    if curves:
+        plot_curves(curves, target.with_name(f"{target.name}-curve.png"))
+
+
+def plot_curves(curves: Mapping[str, list[dict[str, list[float]]]], path: Path) -> None:
+    """A PNG with a panel for each of `CURVES`: a thin line a seed, a thick one for their mean."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(CURVES), figsize=(4.6 * len(CURVES), 3.6))
+    for axis, name in zip(axes, CURVES, strict=True):
+        for i, (method, listed) in enumerate(curves.items()):
+            for one in listed:
+                axis.plot(np.arange(1, len(one[name]) + 1), one[name], color=f"C{i}", alpha=0.35, linewidth=0.8)
+            length = min(len(one[name]) for one in listed)
+            mean = np.mean([one[name][:length] for one in listed], axis=0)
+            axis.plot(np.arange(1, length + 1), mean, color=f"C{i}", linewidth=2, label=method)
+        axis.set(title=f"{name} of the episodes of an update", xlabel="update")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25, linewidth=0.6)
+    axes[0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def with_router(reference: Evaluation, name: str, scores: list[Score]) -> Evaluation:
@@ -91,6 +122,7 @@ def page(
     family = pooled.family.split("/")[-1]
     groups = len(np.unique(pooled.scores[next(iter(told))][0].group))
     model = next(iter(told.values()))[0]["model"]
+    device = next(iter(told.values()))[0].get("device", "one thread of a shared CPU")
     done = ", ".join(f"{method} {len(listed)}" for method, listed in seeds.items())
     parts = [
         f"# {family} over texts, log `{pooled.log}`, test",
@@ -111,13 +143,13 @@ def page(
     rows = [[name, *(f"{x:.3f}" for x in pooled.rewards(name))] for name in pooled.scores]
     parts += ["## Reward of all", table(["policy", *(s.name for s in plan.settings)], rows)]
     rows = [
-        [method, str(seed), *(f"{one['speed'][key]:.3g}" for key in SPEED)]
+        [method, str(seed), *(f"{one['speed'].get(key, 0):.3g}" for key in SPEED)]
         for method, listed in told.items()
         for seed, one in zip(seeds[method], listed, strict=True)
     ]
     parts += [
         "## Speed",
-        "One thread of a shared CPU. `environment_share` is the share of the whole training time that environments, "
+        f"On {device}. `environment_share` is the share of the whole training time that environments, "
         "parsing and tokenising of replies take; evaluations are left out of it. Of SFT, only evaluations sample.",
         table(["algorithm", "seed", *SPEED], rows),
     ]
