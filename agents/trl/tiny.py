@@ -1,6 +1,6 @@
-"""A language model of 0.8 million parameters, made on the spot: small enough to be trained on one CPU core.
+"""A language model of 0.5 million parameters, made on the spot: small enough to be trained on one CPU core.
 
-A Qwen2 of four layers with a byte-pair vocabulary learned from the texts of the environment that it will act in. It
+A Qwen2 of two layers with a byte-pair vocabulary learned from the texts of the environment that it will act in. It
 knows nothing before training, and afterwards that one environment.
 """
 
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 TAGS = ("think", "search", "information", "answer", "route", "state")
 PAD, USER, ASSISTANT, END = SPECIAL = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>")
-VOCABULARY = 1000
+VOCABULARY = 1200
 CONTEXT = 4096  # tokens
-# What can become one token: a name with digits, dots or hyphens inside (a choice), a run of common words (half of what
-# is written are set phrases), a capitalised word, a digit. Blanks before words stand alone, so that a name or a
-# question is the same tokens wherever it is copied to.
+# What can become one token: a verdict in brackets, a name with digits, dots or hyphens inside (a choice), a run of
+# common words (half of what is written are set phrases) with the count after them ("retries left 2, ", whose meaning
+# then is one embedding), a capitalised word, a digit. Blanks before words stand alone, so that a name or a question is
+# the same tokens wherever it is copied to.
 PIECES = (
-    r"[A-Za-z]+(?:[-.]\w+)+"
-    r"|[A-Z]?[a-z']+(?![A-Za-z']|[-.]\w)(?: [a-z']+(?![A-Za-z']|[-.]\w))*"
+    r"\[[a-z]+: [0-9]\]"
+    r"|[A-Za-z]+(?:[-.]\w+)+"
+    r"|[A-Z]?[a-z']+(?![A-Za-z']|[-.]\w)(?: [a-z']+(?![A-Za-z']|[-.]\w))*(?: [0-9]{1,2}(?![0-9.])(?:, )?)?"
     r"|[A-Za-z]+| ?[0-9]|\n+| |[^A-Za-z0-9\n ] ?"
 )
 # What is written before stays as it is when messages are added: no blank is trimmed, nothing depends on what follows.
@@ -77,7 +79,7 @@ def tiny_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> PreTrainedM
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=320,
-        num_hidden_layers=4,
+        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT,

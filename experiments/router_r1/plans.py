@@ -13,6 +13,8 @@ HERE = Path(__file__).parent
 # Both templates are shorter than the environments' own: one pool never changes, so a small model need not read it.
 QUESTION, DECISION = str(HERE / "question.txt"), str(HERE / "decision.txt")
 
+BUDGET_KNOBS = {"steps": 60, "groups": 16, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 8}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -26,6 +28,7 @@ class Plan:
     warm: Mapping[str, Any]  # arguments of the supervised start
     shared: Mapping[str, Any] = field(default_factory=dict)  # arguments of all of them
     references: Mapping[str, Any] = field(default_factory=dict)  # arguments of the family's references
+    numeric: Mapping[str, Any] = field(default_factory=dict)  # arguments of the numeric PPO beside them
     greedy: bool = True  # whether routers are played by their likeliest tokens, or by drawn ones as in training
 
     @property
@@ -34,6 +37,11 @@ class Plan:
         from rlroute.envs import entry
 
         return entry(self.env).text_id
+
+    @property
+    def numeric_arguments(self) -> dict[str, Any]:
+        """Of `trained_on`, what numeric environments know too."""
+        return {name: value for name, value in self.trained_on.items() if name != "constrained"}
 
 
 def pretrained(plan: Plan) -> Plan:
@@ -54,10 +62,11 @@ PLANS = {
         trained_on={"preference": [0.01, 0.5]},
         settings=tuple(Setting.weight(w) for w in (0.01, 0.05, 0.2, 0.5)),
         prompt=QUESTION,
-        methods={"GRPO": {"steps": 40, "groups": 8, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 64}},
-        warm={"steps": 500, "demonstrations": 4000, "learning_rate": 2e-3},
+        methods={"GRPO": {"steps": 100, "groups": 16, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32}},
+        warm={"steps": 2000, "demonstrations": 6000, "learning_rate": 2e-3},
         shared={"short_queries": True, "turn_tokens": 48},
         references={"thorough": False},  # a short list of knobs
+        numeric={"total_steps": 600_000},
     ),
     # (b) BoPO against GRPO from the same start, under hard caps of expensive calls.
     "budget": Plan(
@@ -66,11 +75,12 @@ PLANS = {
         settings=tuple(Setting.calls(cap) for cap in (2, 3, 4)),
         prompt=DECISION,
         methods={
-            "BoPO": {"steps": 60, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32},
-            "GRPO": {"steps": 60, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32},
+            "BoPO": {**BUDGET_KNOBS, "constant_weight": 0.05},  # under a hard cap calls are as good as free
+            "GRPO": BUDGET_KNOBS,
         },
-        warm={"steps": 500, "demonstrations": 4000, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
+        warm={"steps": 800, "demonstrations": 4000, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
         shared={"turn_tokens": 24},
+        numeric={"total_steps": 1_000_000, "num_envs": 1024, "minibatch": 8192, "learning_rate": 2e-3},
         greedy=False,  # early in training an expensive call is seldom the likeliest one
     ),
     # (c) Ares: labels of minimum sufficient effort, then GRPO.
@@ -79,8 +89,10 @@ PLANS = {
         trained_on={"preference": [0.02, 0.6]},
         settings=tuple(Setting.weight(w) for w in (0.02, 0.08, 0.3, 0.6)),
         prompt=DECISION,
-        methods={"GRPO": {"steps": 20, "groups": 4, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32}},
-        warm={"steps": 120, "demonstrations": 960, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
+        methods={"GRPO": {"steps": 60, "groups": 12, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 8}},
+        warm={"steps": 800, "demonstrations": 4000, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
         shared={"turn_tokens": 24},
+        numeric={"total_steps": 600_000},
+        greedy=False,
     ),
 }

@@ -20,11 +20,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numeric
 import numpy as np
 from plans import HERE, PLANS, Plan, pretrained
 from tables import CURVES, write_results
 
-from rlroute.evaluation import Evaluation, Score, evaluate, tune
+from rlroute.evaluation import Evaluation, MakeEnv, Score, evaluate, tune
 
 START = "SFT"
 DIGITS = 6  # of a reward: the same episode is added up in another order by a vector environment
@@ -40,7 +41,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="updates of every algorithm, in place of the plan's")
     parser.add_argument("--sft-steps", type=int, help="supervised updates, in place of the plan's")
     parser.add_argument("--tasks", type=int, help="only the first so many tasks of test")
-    parser.add_argument("--numeric", type=Path, nargs="*", default=[], help="policy folders of numeric routers")
     parser.add_argument("--processes", type=int, default=1, help="routers that are trained side by side")
     parser.add_argument("--work", type=Path, default=Path("runs/router_r1"), help="folder for models and parts")
     parser.add_argument("--out", type=Path, default=HERE / "results")
@@ -50,8 +50,10 @@ def main() -> None:
         given = PLANS[experiment] if options.model == "tiny" else pretrained(PLANS[experiment])
         plan = smaller(given, options)
         work = options.work / "-".join([experiment, *([name] if name else []), *told_apart(options)])
-        reference = references(plan, log, work / "references", options.tasks, options.numeric)
-        jobs = [(START, 0), *((method, seed) for seed in range(options.seeds) for method in plan.methods)]
+        reference = references(plan, log, work / "references", options.tasks)
+        shares = numeric.one_call_shares(plan, makes_env(plan, log))
+        methods = (*plan.methods, numeric.NAME)
+        jobs = [(START, 0), *((method, seed) for method in methods for seed in range(options.seeds))]
         todo = [job for job in jobs if not (work / part_name(*job) / "figures.json").is_file()]
         # A fresh process for each, so that none finds the memory of a device full of what another left there.
         with ProcessPoolExecutor(options.processes, get_context("spawn"), max_tasks_per_child=1) as pool:
@@ -61,8 +63,8 @@ def main() -> None:
                 [pool.submit(train_and_play, plan, *job, log, options.model, work, options.tasks) for job in todo]
             ):
                 part.result()
-                write_results(options.out / work.name, experiment, plan, reference, finished_parts(work, jobs))
-        write_results(options.out / work.name, experiment, plan, reference, finished_parts(work, jobs))
+                write_results(options.out / work.name, experiment, plan, reference, finished_parts(work, jobs), shares)
+        write_results(options.out / work.name, experiment, plan, reference, finished_parts(work, jobs), shares)
 
 
 def told_apart(options: argparse.Namespace) -> list[str]:
@@ -100,14 +102,18 @@ def environment(plan: Plan, log: str | None) -> dict[str, Any]:
 
 def part_name(method: str, seed: int) -> str:
     """The folder of one router, for its training and what came of it."""
-    return f"{method}-{seed}"
+    return f"{method}-{seed}".replace(" ", "-")
 
 
 def train_and_play(
     plan: Plan, method: str, seed: int, log: str | None, model: str, work: Path, tasks: int | None
 ) -> None:
     """All that is done for one router."""
-    play(plan, train(plan, method, seed, log, model, work), log, work / part_name(method, seed), tasks)
+    part = work / part_name(method, seed)
+    if method == numeric.NAME:
+        play_numeric(plan, numeric.train(plan, seed, log, part), log, part)
+    else:
+        play(plan, train(plan, method, seed, log, model, work), log, part, tasks)
 
 
 def train(plan: Plan, method: str, seed: int, log: str | None, model: str, work: Path) -> Path:
@@ -125,6 +131,7 @@ def train(plan: Plan, method: str, seed: int, log: str | None, model: str, work:
         "resume": True,
         "quiet": True,
         "tensorboard": False,
+        "checkpoint_every": 20,
         **plan.shared,
     }
     if method == START:
@@ -171,6 +178,15 @@ def curve(metrics: Path) -> dict[str, list[float]]:
     return {name: [line[f"episode/{name}"] for line in played] for name in CURVES} if played else {}
 
 
+def play_numeric(plan: Plan, folder: Path, log: str | None, part: Path) -> None:
+    """The same for a numeric router, on all tasks."""
+    from rlroute.report import write_text
+
+    scores, told = numeric.play(plan, folder, makes_env(plan, log))
+    save_scores(part / "scores.npz", {"router": scores})
+    write_text(part / "figures.json", json.dumps(told, indent=1) + "\n")
+
+
 def finished_parts(work: Path, jobs: Sequence[tuple[str, int]]) -> dict[tuple[str, int], tuple[list[Score], dict]]:
     """Of every job that is done, its scores by setting and its figures."""
     parts = {}
@@ -186,34 +202,32 @@ def finished_parts(work: Path, jobs: Sequence[tuple[str, int]]) -> dict[tuple[st
 # ------------------------------------------------------------------------------------------------ references
 
 
-def references(plan: Plan, log: str | None, folder: Path, tasks: int | None, numeric: Sequence[Path]) -> Evaluation:
-    """Every reference, tuned on val, and numeric routers if given, on the tasks of test that text routers play."""
+def makes_env(plan: Plan, log: str | None) -> MakeEnv:
+    """What makes the numeric environment of a plan on a split."""
+    from rlroute.envs.contest import vector_env
+
+    return lambda split, **given: vector_env(plan.env, split, **{**environment(plan, log), **given})
+
+
+def references(plan: Plan, log: str | None, folder: Path, tasks: int | None) -> Evaluation:
+    """Every reference, tuned on val, on the tasks of test that text routers play."""
     from importlib import import_module
 
-    from rlroute import load_policy
     from rlroute.envs import entry
-    from rlroute.envs.contest import vector_env
     from rlroute.policies import dynamics_of
     from rlroute.study import single_choices
 
-    probe = vector_env(plan.env, "test", 1, **environment(plan, log))
+    make_env = makes_env(plan, log)
+    probe = make_env("test")
     log_name, c_ref, family = probe.dynamics.log.name, float(probe.dynamics.c_ref), probe.dynamics.family
     evaluation = Evaluation(family, log_name, "test", list(plan.settings), c_ref)
     if not (folder / "scores.npz").is_file():
-
-        def make_env(split: str, **given: Any) -> Any:
-            return vector_env(plan.env, split, **{**environment(plan, log), **given})
-
         module = import_module(entry(plan.env).vector_entry_point.split(":")[0].rsplit(".", 1)[0] + ".references")
         env = make_env("train", **plan.settings[0].arguments)
         tuned = tune(make_env, plan.settings, module.references(env, **plan.references))
         singles = single_choices(make_env, plan.settings[0])
         found = evaluate(make_env, plan.settings, singles, "test", kind="single")
         found = evaluate(make_env, plan.settings, tuned, "test", into=found)
-        if numeric:
-            given = {f"numeric {path.name}": load_policy(path) for path in numeric}
-            given = {name: policy for name, policy in given.items() if policy.card["family"] == family}
-            found = evaluate(make_env, plan.settings, given, "test", kind="trained", into=found)
         save_scores(folder / "scores.npz", found.scores)
         (folder / "kinds.json").write_text(json.dumps(found.kinds, indent=1) + "\n", encoding="utf-8")
     kinds = json.loads((folder / "kinds.json").read_text(encoding="utf-8"))

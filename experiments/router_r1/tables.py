@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,13 @@ SPEED = (
 CURVES = ("reward", "quality", "calls")  # of the episodes of an update
 
 
-def write_results(target: Path, name: str, plan: Plan, reference: Evaluation, parts: Parts) -> None:
-    """Write ``target.json``, ``.md`` and ``.png``, and ``target-curve.png`` where the curves were kept."""
+def write_results(
+    target: Path, name: str, plan: Plan, reference: Evaluation, parts: Parts, shares: Sequence[float] = ()
+) -> None:
+    """Write ``target.json``, ``.md`` and ``.png``, and ``target-curve.png`` where the curves were kept.
+
+    `shares` are those of the most used choice in `numeric.one_call_shares`, one a setting or none.
+    """
     methods = list(dict.fromkeys(method for method, _ in parts))
     seeds = {method: sorted(seed for given, seed in parts if given == method) for method in methods}
     played = {
@@ -47,10 +52,11 @@ def write_results(target: Path, name: str, plan: Plan, reference: Evaluation, pa
         "seeds": seeds,
         "plan": {"trained_on": dict(plan.trained_on), "methods": dict(plan.methods), "warm": dict(plan.warm)},
         "figures": told,
+        "one_call_shares": list(shares),
         "verdicts": {m: {r: [vars(c) for c in listed] for r, listed in given.items()} for m, given in verdicts.items()},
     }
     write_metrics(target.with_suffix(".json"), [pooled], extra)
-    write_text(target.with_suffix(".md"), page(plan, pooled, seeds, told, verdicts))
+    write_text(target.with_suffix(".md"), page(plan, pooled, seeds, told, verdicts, shares))
     data = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
     plot_frontier(data["results"], target.with_suffix(".png"))
     curves = {method: [one["curve"] for one in listed] for method, listed in told.items() if listed[0].get("curve")}
@@ -117,6 +123,7 @@ def page(
     seeds: Mapping[str, list[int]],
     told: Mapping[str, list[dict[str, Any]]],
     verdicts: Mapping[str, Mapping[str, list[Comparison]]],
+    shares: Sequence[float],
 ) -> str:
     """The page of Markdown."""
     family = pooled.family.split("/")[-1]
@@ -132,6 +139,7 @@ def page(
         "supervised start. Means over seeds and tasks.",
         "## Routers",
         table(["router", "setting", *TOLD], list(router_rows(plan, told))),
+        *one_call(plan, shares),
         "## Against the references",
         "Mean paired difference in reward over groups and seeds with its 95 % bootstrap interval; a tie where that "
         "holds 0. Every reference is tuned on val at each setting, those of ThinkRoute among a short list of knobs. "
@@ -146,6 +154,7 @@ def page(
         [method, str(seed), *(f"{one['speed'].get(key, 0):.3g}" for key in SPEED)]
         for method, listed in told.items()
         for seed, one in zip(seeds[method], listed, strict=True)
+        if "speed" in one
     ]
     parts += [
         "## Speed",
@@ -154,6 +163,17 @@ def page(
         table(["algorithm", "seed", *SPEED], rows),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def one_call(plan: Plan, shares: Sequence[float]) -> list[str]:
+    """How uneven calls would have to be."""
+    if not shares:
+        return []
+    told = ", ".join(f"{share:.2f} at {s.name}" for share, s in zip(shares, plan.settings, strict=True))
+    return [
+        "Were every question asked once of what is worth most on it, the most used choice would have a share of "
+        f"{told}."
+    ]
 
 
 def router_rows(plan: Plan, told: Mapping[str, list[dict[str, Any]]]) -> Any:
