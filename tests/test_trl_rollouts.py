@@ -255,7 +255,7 @@ def test_only_the_policys_own_tokens_are_learned_from(tiny: LanguageModel, tmp_p
 
     def gradient(completion: list[int], mask: list[int]) -> Any:
         ids = torch.tensor([completion])
-        inputs = {
+        given = {
             "prompt_ids": torch.tensor([prompt]),
             "prompt_mask": torch.ones(1, len(prompt), dtype=torch.long),
             "completion_ids": ids,
@@ -264,6 +264,7 @@ def test_only_the_policys_own_tokens_are_learned_from(tiny: LanguageModel, tmp_p
             "advantages": torch.tensor([1.0]),
             "num_items_in_batch": torch.tensor(float(sum(mask))),
         }
+        inputs = {name: values.to(trainer.model.device) for name, values in given.items()}
         trainer.model.zero_grad()
         trainer.current_gradient_accumulation_steps = 1
         trainer._compute_loss(trainer.model, inputs).backward()

@@ -117,11 +117,11 @@ def lora_config(rank: int) -> LoraConfig | None:
 
 
 @contextmanager
-def merged(model: Any) -> Iterator[None]:
-    """Adapters as part of the weights, for sampling: a token then takes one product a layer in place of three.
+def merged(model: Any) -> Iterator[Any]:
+    """The model to sample from, with adapters as part of its weights: one product a layer in place of three.
 
-    Afterwards the weights are, bit for bit, those of before. Adapters on weights of bfloat16 stay apart, since the sum
-    would be rounded.
+    It is the one inside of what trainers wrap, so nothing is cast on the way either. Afterwards the weights are, bit
+    for bit, those of before. Adapters on weights of bfloat16 stay apart, since the sum would be rounded.
     """
     import torch
 
@@ -136,7 +136,7 @@ def merged(model: Any) -> Iterator[None]:
     for layer in layers:
         layer.merge(safe_merge=True)  # into a copy
     try:
-        yield
+        yield model.get_base_model() if layers else model
     finally:
         for layer, weight in zip(layers, kept, strict=True):
             layer.unmerge()

@@ -204,8 +204,8 @@ class Rollouts:
             (group_seed(self.seed, int(number)), {"group": self.group_size, "slot": i % self.group_size})
             for i, number in enumerate(prompts)
         ]
-        with merged(model):
-            self.latest = self.player.play(self.envs[: len(prompts)], starts, self.group_size, model=model)
+        with merged(model) as bare:
+            self.latest = self.player.play(self.envs[: len(prompts)], starts, self.group_size, model=bare)
         model.train(training)
         return {
             "prompt_ids": [rollout.prompt_ids for rollout in self.latest],

@@ -57,8 +57,8 @@ class Watcher(TrainerCallback):
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         training = model.training
         model.eval()
-        with merged(model):
-            rollouts = play_tasks(self.player, self.envs, self.tasks, seed=0, model=model)
+        with merged(model) as bare:
+            rollouts = play_tasks(self.player, self.envs, self.tasks, seed=0, model=bare)
         model.train(training)
         self.latest = figures(rollouts)
         told = {f"eval_{name}": value for name, value in self.latest.items()}

@@ -49,9 +49,9 @@ def pretrained(plan: Plan) -> Plan:
 
     There a token of 256 episodes takes about as long as a token of 64.
     """
-    batch = {"micro_batch": 64, "lora": 16}
+    batch = {"micro_batch": 64, "lora": 16, "checkpoint_every": 10}
     methods = {m: {**given, **batch, "groups": 32, "learning_rate": 2e-4} for m, given in plan.methods.items()}
-    warm = {**plan.warm, **batch, "steps": 250, "demonstrations": 8000, "learning_rate": 5e-4}
+    warm = {**plan.warm, **batch, "steps": 200, "demonstrations": 8000, "learning_rate": 5e-4}
     return replace(plan, methods=methods, warm=warm, shared={**plan.shared, "turn_tokens": 64})
 
 
