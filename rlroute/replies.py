@@ -19,7 +19,7 @@ class Reply(NamedTuple):
 
     text: str  # the whole response, else the answer alone
     answer: str  # normalised; empty: none
-    quality: float | None  # null where it leads on
+    quality: float | None  # where it leads on: of the sub-question alone, or null
     error: str | None
 
     @property

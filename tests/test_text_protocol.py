@@ -350,6 +350,20 @@ def test_an_empty_answer_takes_no_quality() -> None:
         assert last["totals"][0] == quality
 
 
+@pytest.mark.parametrize("reward", ["linear", "router_r1", "router_r1_fixed"])
+def test_an_answer_to_a_part_of_the_question_is_worth_nothing(reward: str) -> None:
+    """Not even where the log scores the answers to parts as well."""
+    log = two_hop_log(parts=1.0)
+    env = gym.make("rlroute/ThinkRouteText-v0", log=log, reward=reward, preference=ALPHA).unwrapped
+    part, rest = ask("small", FIRM), ask("small", "Who founded Acme?")
+    for turns, answer, quality in (((part,), "Acme", 0.0), ((part, rest), "Acme", 0.0), ((part, rest), "Ann Lee", 1.0)):
+        env.reset(seed=0, options={"task": "q0"})
+        for turn in turns:
+            env.step(turn)
+        *_, last = env.step(f"{T}<answer>{answer}</answer>")
+        assert last["totals"][0] == quality, (turns, answer)
+
+
 def test_an_end_without_money_is_no_fault_of_format() -> None:
     reserve = 512 * OUTPUT_USD["small"] + PROMPT_TOKENS * INPUT_USD["small"]
     env = gym.make(

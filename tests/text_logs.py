@@ -37,8 +37,11 @@ TEXTS = {
 }
 
 
-def two_hop_log(changes: Mapping[str, str] | None = None, questions: int = 6) -> Log:
-    """The log; `changes` replace texts by "state|choice", and answers by "state|choice|answer"."""
+def two_hop_log(changes: Mapping[str, str] | None = None, questions: int = 6, parts: float | None = None) -> Log:
+    """The log; `changes` replace texts by "state|choice", and answers by "state|choice|answer".
+
+    `parts` is the quality of responses that lead on.
+    """
     changes = changes or {}
     choices = [
         {
@@ -75,7 +78,7 @@ def two_hop_log(changes: Mapping[str, str] | None = None, questions: int = 6) ->
                     "text": changes.get(f"{state}|{choice}", text),
                     "answer": changes.get(f"{state}|{choice}|answer", answer),
                     "next_state_id": following and following.replace("#", str(q)),
-                    "quality": quality,
+                    "quality": parts if following else quality,
                     "error": error,
                     "prompt_tokens": PROMPT_TOKENS,
                     "completion_tokens": 0 if error else COMPLETION_TOKENS[choice],

@@ -51,8 +51,8 @@ class ThinkRouteTextEnv(RoutingTextEnv):
     name, a call that is masked and a reply with an error bring ``None``. An unknown name is a fault of format; a masked
     call is the numeric environment's masked action, and an error costs what the log says that it was billed.
 
-    A written answer that equals a heard one in normal form has its quality, any other is scored by the metric of the
-    question where texts alone tell (em, f1), else 0.
+    A written answer that equals a heard one in normal form has its quality, unless that was about a sub-question that
+    another follows; any other is scored by the metric of the question where texts alone tell (em, f1), else 0.
 
     ## Observation
     The transcript: the prompt (template `prompt`: choices with prices and latency, rounds, weight of cost, question)
@@ -101,7 +101,7 @@ class ThinkRouteTextEnv(RoutingTextEnv):
                 raise ValueError(f"choice {name!r}: expected a name without a colon, which ends names in this protocol")
         self.resolve = protocol.exact_name(names) if self.fixed else protocol.substring_name(names)
         self.texts = texts_of(self.dynamics.log)
-        self._heard: list[Reply] = []  # of the whole episode
+        self._heard: list[Reply] = []  # of the whole episode, but for those that lead on to a sub-question
         self._judged = ""  # the transcript of which the format is judged
         self._recent = np.zeros((2, RECENT + 1))
 
@@ -169,7 +169,8 @@ class ThinkRouteTextEnv(RoutingTextEnv):
     def _said(self, row: int, verdict: float) -> str:
         """The reply in `row`, as the router reads it."""
         reply = self.texts.reply(row)
-        self._heard.append(reply)
+        if leads_on(self.dynamics, row) < 0:  # the quality of others is about a sub-question
+            self._heard.append(reply)
         if reply.error is not None:
             return NOTHING
         text = self.tokens.head(reply.text, POOL_TOKENS)
@@ -262,7 +263,10 @@ def leads_to(dynamics: Any, accept: int) -> int:
     """The sub-question that a legal `accept` action opens; −1 where it ends the episode, or nothing was heard."""
     _, choice = dynamics.layout.describe_action(accept)
     row = int(dynamics.latest_row[0, choice])
-    if row < 0:
-        return -1
+    return -1 if row < 0 else leads_on(dynamics, row)
+
+
+def leads_on(dynamics: Any, row: int) -> int:
+    """The sub-question that the response in `row` leads to; −1 where accepting it ends the episode."""
     following = int(dynamics.arrays.next_state[row])
     return -1 if following < 0 or dynamics.arrays.terminal[following] else following
