@@ -22,7 +22,7 @@ from rlroute.rollout import Episodes
 
 
 def side_by_side(tasks: int) -> int:
-    """Episodes that are played at once; on a GPU a token of many takes about as long as a token of one."""
+    """Episodes that are played at once: more of them on a GPU, where a whole split of a log may fit."""
     return min(tasks, 512 if torch.cuda.is_available() else 64)
 
 

@@ -45,10 +45,7 @@ class Plan:
 
 
 def pretrained(plan: Plan) -> Plan:
-    """The plan for a pretrained model: adapters, lower rates, and batches for a GPU.
-
-    There a token of 256 episodes takes about as long as a token of 64.
-    """
+    """The plan for a pretrained model: adapters, lower rates, and batches of a size for a GPU."""
     batch = {"micro_batch": 64, "lora": 16, "checkpoint_every": 10}
     methods = {m: {**given, **batch, "groups": 32, "learning_rate": 2e-4} for m, given in plan.methods.items()}
     warm = {**plan.warm, **batch, "steps": 200, "demonstrations": 8000, "learning_rate": 5e-4}
