@@ -6,6 +6,7 @@ bookkeeping of every minibatch.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -27,11 +28,13 @@ from ray.rllib.utils.metrics import (
 from torch import Tensor
 
 from rlroute.agents.advantages import gae, share_without_variance
-from rlroute.agents.rllib.losses import Weights, clipped_loss
+from rlroute.agents.rllib.losses import Weights, clipped_loss, log_softmax
 from rlroute.agents.rllib.rollout import Rollout
 
 ADVANTAGE_S, UPDATE_S = "advantage_s", "update_s"  # seconds of one update spent there
 SCHEDULES = "schedules"  # what a checkpoint remembers of them, beside RLlib's own components
+
+PIECE = 2**20  # numbers that a layer makes of the rows which pass the network at once: few enough to stay in a cache
 
 Table = dict[str, Tensor]  # one row a decision
 
@@ -83,10 +86,11 @@ class ColumnarLearner(PPOTorchLearner):
             table = _joined(self._from_groups(rollouts))
         else:
             table = _joined([self._from_steps(rollout) for rollout in rollouts])
-            advantages = table["advantage"]
+            advantages = table["advantage"]  # targets less values: what the critic did not explain
+            unexplained = float(advantages.var() / table["target"].var().clamp(min=1e-8))
+            self.metrics.log_value((DEFAULT_MODULE_ID, "vf_explained_var"), max(-1.0, 1 - unexplained), window=1)
             table["advantage"] = (advantages - advantages.mean()) / advantages.std().clamp(min=1e-4)
-        log_probabilities = torch.log_softmax(table["logits"], dim=-1)
-        table["old_logp"] = log_probabilities.gather(1, table["action"][:, None]).squeeze(1)
+        table["old_logp"] = log_softmax(table["logits"]).gather(1, table["action"][:, None]).squeeze(1)
         if not self.config.use_kl_loss:
             del table["logits"]
         return table
@@ -116,21 +120,27 @@ class ColumnarLearner(PPOTorchLearner):
             minibatch.get("target"),
             minibatch.get("logits"),
         )
-        if values is not None:
-            unexplained = (minibatch["target"] - values).var() / minibatch["target"].var().clamp(min=1e-8)
-            parts["vf_explained_var"] = (1 - unexplained).clamp(min=-1)
         return loss, parts | {"total_loss": loss}
 
     def descend(self, minibatch: Table) -> dict[str, Tensor]:
-        """One gradient step; the parts of the loss before it."""
+        """One gradient step; the parts of the loss before it.
+
+        The gradient of a mean over all rows is added up over pieces of them.
+        """
         optimizer = self.get_optimizer(DEFAULT_MODULE_ID)
         optimizer.zero_grad(set_to_none=True)
-        loss, parts = self.loss(minibatch)
-        loss.backward()
+        rows, total = len(minibatch["action"]), dict[str, Tensor]()
+        width = self.module[DEFAULT_MODULE_ID].unwrapped().width
+        for piece in _pieces(minibatch, math.ceil(rows * width / PIECE)):
+            loss, parts = self.loss(piece)
+            share = len(piece["action"]) / rows
+            (share * loss).backward()
+            for name, part in parts.items():
+                total[name] = total.get(name, torch.zeros(())) + share * part.detach()
         if self.config.grad_clip is not None:
             torch.nn.utils.clip_grad_norm_(self._params.values(), self.config.grad_clip, foreach=True)
         optimizer.step()
-        return parts
+        return total
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """RLlib's, and where its schedules stand, without which a restored learner would begin them again."""
@@ -219,6 +229,12 @@ class ColumnarLearner(PPOTorchLearner):
             self.metrics.log_value((key, name), rows, reduce="lifetime_sum", with_throughput=True)
         for name, spent in seconds.items():
             self.metrics.log_value((ALL_MODULES, name), spent, reduce="sum")
+
+
+def _pieces(table: Table, count: int) -> list[Table]:
+    """The rows in `count` successive pieces of about the same size."""
+    split = {name: column.tensor_split(count) for name, column in table.items()}
+    return [dict(zip(split, columns, strict=True)) for columns in zip(*split.values(), strict=True)]
 
 
 def _common(rollout: Rollout) -> dict[str, NDArray[Any]]:

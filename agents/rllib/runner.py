@@ -296,12 +296,13 @@ class Played:
 def choose(logits: Tensor, explore: bool) -> Tensor:
     """Actions (N,) drawn from the softmax of logits (N, A), or the likeliest ones.
 
-    The smallest of independent exponential times is that of action a with probability its rate's share, so dividing
-    the probabilities by standard ones and taking the largest is a draw. A masked action has probability 0 exactly.
+    The largest of logits plus independent Gumbel noise, −log(−log u) of uniform u, is a draw from their softmax. With u
+    kept off 0 the noise lies between −3 and 17, so a masked action is never drawn.
     """
     if not explore:
         return logits.argmax(dim=-1)
-    return (torch.softmax(logits, dim=-1) / torch.empty_like(logits).exponential_()).argmax(dim=-1)
+    noise = torch.rand(logits.shape).clamp_(min=2.0**-25).log_().neg_().log_()
+    return (logits.contiguous() - noise).argmax(dim=-1)
 
 
 def difference(found: Layout, expected: Layout) -> str:
