@@ -167,6 +167,34 @@ def test_every_decision_of_an_episode_has_the_advantage_of_the_episode() -> None
     algorithm.stop()
 
 
+@pytest.mark.parametrize("piece", [2**20, 5000])
+def test_a_situation_of_many_decisions_counts_once_for_each(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlroute.agents.rllib import grpo
+
+    arguments = grpo.GRPOArguments(num_envs=64, group_size=8, minibatch=64, hidden=16, text_noise=0.0)
+    built = grpo.build_config("rlroute:rlroute/BudgetRoute-v0", {}, arguments).training(grad_clip=None)
+    algorithm = built.build_algo()
+    ours = algorithm.learner_group._learner
+    (rollout,) = algorithm.env_runner.sample()
+    table = ours.table([rollout])
+    seen = {name: torch.from_numpy(rollout.rows(getattr(rollout, name))) for name in ("observation", "action_mask")}
+    assert len(table["observation"]) < 0.8 * len(seen["observation"])
+    for name, column in seen.items():
+        assert torch.equal(table[name].index_select(0, table["situation"]), column)
+
+    every_row = {name: column for name, column in table.items() if name != "situation"} | seen
+    loss, parts = ours.loss(every_row)
+    loss.backward()
+    learned = [parameter for parameter in ours._params.values() if parameter.grad is not None]  # all but the critic's
+    expected = [parameter.grad.clone() for parameter in learned]
+    monkeypatch.setattr(learner, "PIECE", piece)
+    found = ours.descend(table)
+    torch.testing.assert_close(found, {name: part.detach() for name, part in parts.items()}, atol=1e-6, rtol=0)
+    torch.testing.assert_close([parameter.grad for parameter in learned], expected, atol=1e-6, rtol=0)
+    assert len(learned) == len(ours._params) - 4
+    algorithm.stop()
+
+
 def shape(episodes: Any, bonus: float = 0.0) -> tuple[Any, tuple[Any, ...]]:
     """Success less a little cost, beside two anchors a group of four."""
     returns = episodes.success - 0.1 * episodes.expensive_calls + bonus

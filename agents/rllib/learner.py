@@ -75,13 +75,16 @@ class ColumnarLearner(PPOTorchLearner):
                 parts = self.descend(table)
                 continue
             for chosen in torch.randperm(rows).tensor_split(count):
-                parts = self.descend({name: column.index_select(0, chosen) for name, column in table.items()})
+                parts = self.descend(_rows(table, chosen))
         self._log(parts, rows, {ADVANTAGE_S: ready - began, UPDATE_S: time.perf_counter() - ready})
         self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce()
 
     def table(self, rollouts: list[Rollout]) -> Table:
-        """Observations, actions, advantages and targets, one row a decision."""
+        """Observations, actions, advantages and targets, one row a decision.
+
+        Of waves the observations have one row a situation, and "situation" is the row that each decision was made in.
+        """
         if self.config.group_size:
             table = _joined(self._from_groups(rollouts))
         else:
@@ -100,7 +103,9 @@ class ColumnarLearner(PPOTorchLearner):
         config, module = self.config, self.module[DEFAULT_MODULE_ID].unwrapped()
         seen = {"observation": minibatch["observation"], "action_mask": minibatch["action_mask"]}
         out = module._forward_train({Names.OBS: seen})  # without RLlib's wrapper that visits every layer
-        values = None
+        logits, values = out[Names.ACTION_DIST_INPUTS], None
+        if "situation" in minibatch:
+            logits = logits.t().index_select(1, minibatch["situation"]).t()
         if config.use_critic:
             values = module.compute_values({}, embeddings=out[Names.EMBEDDINGS])
         weights = Weights(
@@ -111,7 +116,7 @@ class ColumnarLearner(PPOTorchLearner):
             kl=float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]) if config.use_kl_loss else 0.0,
         )
         loss, parts = clipped_loss(
-            out[Names.ACTION_DIST_INPUTS],
+            logits,
             minibatch["action"],
             minibatch["old_logp"],
             minibatch["advantage"],
@@ -131,7 +136,7 @@ class ColumnarLearner(PPOTorchLearner):
         optimizer.zero_grad(set_to_none=True)
         rows, total = len(minibatch["action"]), dict[str, Tensor]()
         width = self.module[DEFAULT_MODULE_ID].unwrapped().width
-        for piece in _pieces(minibatch, math.ceil(rows * width / PIECE)):
+        for piece in _pieces(minibatch, math.ceil(len(minibatch["observation"]) * width / PIECE)):
             loss, parts = self.loss(piece)
             share = len(piece["action"]) / rows
             (share * loss).backward()
@@ -176,20 +181,34 @@ class ColumnarLearner(PPOTorchLearner):
             self.config.gamma,
             self.config.lambda_,
         )
-        return _common(rollout) | {
+        return {
+            "observation": rollout.rows(rollout.observation),
+            "action_mask": rollout.rows(rollout.action_mask),
+            "action": rollout.rows(rollout.action),
+            "logits": rollout.rows(rollout.logits),
             "advantage": rollout.rows(advantages),
             "target": rollout.rows(advantages + rollout.value),
         }
 
     def _from_groups(self, rollouts: list[Rollout]) -> list[dict[str, NDArray[Any]]]:
         """Rows of each wave: the advantage of an episode goes to all its decisions."""
-        parts, every = [], []
+        parts, every, situations = list[dict[str, NDArray[Any]]](), [], 0
         for rollout in rollouts:
             returns, anchors = self._returns(rollout)
             advantage = self.config.estimator(returns, anchors).reshape(-1).astype(np.float32)
-            column = np.broadcast_to(advantage, rollout.reward.shape)
-            parts.append(_common(rollout) | {"advantage": rollout.rows(column)})
+            firsts, places = rollout.situations()
+            parts.append(
+                {
+                    "observation": rollout.observation[firsts],
+                    "action_mask": rollout.action_mask[firsts],
+                    "situation": situations + places,
+                    "action": rollout.rows(rollout.action),
+                    "logits": rollout.rows(rollout.logits),
+                    "advantage": rollout.rows(np.broadcast_to(advantage, rollout.reward.shape)),
+                }
+            )
             every.append(returns)
+            situations += int(firsts.sum())
         returns = np.concatenate(every)
         self.metrics.log_dict(
             {"groups_without_variance": share_without_variance(returns), "shaped_return_mean": float(returns.mean())},
@@ -231,15 +250,22 @@ class ColumnarLearner(PPOTorchLearner):
             self.metrics.log_value((ALL_MODULES, name), spent, reduce="sum")
 
 
+def _rows(table: Table, chosen: Tensor) -> Table:
+    """The decisions `chosen`, and of the situations only those that they were made in."""
+    if "situation" not in table:
+        return {name: column.index_select(0, chosen) for name, column in table.items()}
+    situations, places = torch.unique(table["situation"].index_select(0, chosen), return_inverse=True)
+    seen = {name: table[name].index_select(0, situations) for name in ("observation", "action_mask")}
+    return {name: column.index_select(0, chosen) for name, column in table.items() if name not in seen} | (
+        seen | {"situation": places}
+    )
+
+
 def _pieces(table: Table, count: int) -> list[Table]:
-    """The rows in `count` successive pieces of about the same size."""
-    split = {name: column.tensor_split(count) for name, column in table.items()}
-    return [dict(zip(split, columns, strict=True)) for columns in zip(*split.values(), strict=True)]
-
-
-def _common(rollout: Rollout) -> dict[str, NDArray[Any]]:
-    names = ("observation", "action_mask", "action", "logits")
-    return {name: rollout.rows(getattr(rollout, name)) for name in names}
+    """All rows in `count` successive pieces of about the same size."""
+    if count == 1:
+        return [table]
+    return [_rows(table, piece) for piece in torch.arange(len(table["action"])).tensor_split(count)]
 
 
 def _joined(parts: list[dict[str, NDArray[Any]]]) -> Table:
