@@ -20,6 +20,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode  # noqa: E402
 from ray.rllib.evaluation.postprocessing import Postprocessing  # noqa: E402
 
 from rlroute.agents.advantages import anchored  # noqa: E402
+from rlroute.agents.rllib import learner  # noqa: E402
 from rlroute.agents.rllib.rollout import Rollout  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -109,18 +110,41 @@ def test_targets_and_gradients_equal_those_of_the_stock_learner(use_kl_loss: boo
     algorithm.stop()
 
 
+def test_pieces_of_a_minibatch_add_up_to_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm = config().training(grad_clip=None).build_algo()
+    ours = algorithm.learner_group._learner
+    table = ours.table(algorithm.env_runner.sample())
+    weights = {name: x.clone() for name, x in ours.module[DEFAULT_MODULE_ID].state_dict().items()}
+    sizes, found, loss = [], [], ours.loss
+
+    def watched(rows: Any) -> Any:
+        sizes.append(len(rows["action"]))
+        return loss(rows)
+
+    monkeypatch.setattr(ours, "loss", watched)
+    for piece in (10**9, 64 * 150):  # 4 choices × layers of 16
+        monkeypatch.setattr(learner, "PIECE", piece)
+        ours.module[DEFAULT_MODULE_ID].load_state_dict(weights)
+        parts = ours.descend(table)
+        found.append((parts, [parameter.grad.clone() for parameter in ours._params.values()]))
+    assert sizes == [512, 128, 128, 128, 128]
+    torch.testing.assert_close(*(parts for parts, _ in found), atol=1e-6, rtol=0)
+    torch.testing.assert_close(*(gradients for _, gradients in found), atol=1e-6, rtol=0)
+    algorithm.stop()
+
+
 def test_every_row_is_used_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm = config({"minibatch": 200, "epochs": 2}).build_algo()
-    learner, seen = algorithm.learner_group._learner, []
-    descend = learner.descend
+    ours, seen = algorithm.learner_group._learner, []
+    descend = ours.descend
 
     def watched(rows: Any) -> Any:
         seen.append(rows["observation"].clone())
         return descend(rows)
 
-    monkeypatch.setattr(learner, "descend", watched)
+    monkeypatch.setattr(ours, "descend", watched)
     (rollout,) = algorithm.env_runner.sample()
-    learner.update(training_data=TrainingData(batches=[[rollout]]), num_epochs=2, minibatch_size=200)
+    ours.update(training_data=TrainingData(batches=[[rollout]]), num_epochs=2, minibatch_size=200)
     assert sorted(len(rows) for rows in seen) == [170, 170, 171, 171, 171, 171]
     for epoch in (seen[:3], seen[3:]):
         rows = torch.cat(epoch)[:, 1].sort().values
@@ -140,6 +164,34 @@ def test_every_decision_of_an_episode_has_the_advantage_of_the_episode() -> None
     assert "target" not in table
     _, parts = learner.loss(table)
     assert "vf_loss" not in parts
+    algorithm.stop()
+
+
+@pytest.mark.parametrize("piece", [2**20, 5000])
+def test_a_situation_of_many_decisions_counts_once_for_each(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlroute.agents.rllib import grpo
+
+    arguments = grpo.GRPOArguments(num_envs=64, group_size=8, minibatch=64, hidden=16, text_noise=0.0)
+    built = grpo.build_config("rlroute:rlroute/BudgetRoute-v0", {}, arguments).training(grad_clip=None)
+    algorithm = built.build_algo()
+    ours = algorithm.learner_group._learner
+    (rollout,) = algorithm.env_runner.sample()
+    table = ours.table([rollout])
+    seen = {name: torch.from_numpy(rollout.rows(getattr(rollout, name))) for name in ("observation", "action_mask")}
+    assert len(table["observation"]) < 0.8 * len(seen["observation"])
+    for name, column in seen.items():
+        assert torch.equal(table[name].index_select(0, table["situation"]), column)
+
+    every_row = {name: column for name, column in table.items() if name != "situation"} | seen
+    loss, parts = ours.loss(every_row)
+    loss.backward()
+    learned = [parameter for parameter in ours._params.values() if parameter.grad is not None]  # all but the critic's
+    expected = [parameter.grad.clone() for parameter in learned]
+    monkeypatch.setattr(learner, "PIECE", piece)
+    found = ours.descend(table)
+    torch.testing.assert_close(found, {name: part.detach() for name, part in parts.items()}, atol=1e-6, rtol=0)
+    torch.testing.assert_close([parameter.grad for parameter in learned], expected, atol=1e-6, rtol=0)
+    assert len(learned) == len(ours._params) - 4
     algorithm.stop()
 
 

@@ -82,6 +82,28 @@ def test_a_wave_is_one_episode_of_every_slot_with_shared_offers() -> None:
     algorithm.stop()
 
 
+def test_slots_of_a_group_that_see_the_same_are_found_and_answered_alike() -> None:
+    arguments = grpo.GRPOArguments(num_envs=32, group_size=4, minibatch=64, hidden=16, text_noise=0.0)
+    algorithm = grpo.build_config("rlroute:rlroute/BudgetRoute-v0", {}, arguments).build_algo()
+    (rollout,) = algorithm.env_runner.sample()
+    shared = 0
+    for t, slot in np.argwhere(rollout.playing):
+        mates = np.arange(slot - slot % 4, slot + 1)
+        mates = mates[rollout.playing[t, mates]]
+        same = (rollout.observation[t, mates] == rollout.observation[t, slot]).all(axis=1)
+        same &= (rollout.action_mask[t, mates] == rollout.action_mask[t, slot]).all(axis=1)
+        assert rollout.alike[t, slot] == mates[same][0]
+        shared += int(rollout.alike[t, slot] != slot)
+    np.testing.assert_array_equal(rollout.alike[0], np.arange(32) // 4 * 4)  # all of a group begin alike
+    assert 24 < shared < rollout.playing.sum() - 8  # and their ways part later
+
+    seen = {name: torch.from_numpy(rollout.rows(getattr(rollout, name))) for name in ("observation", "action_mask")}
+    with torch.no_grad():
+        logits = algorithm.env_runner.module._forward({Columns.OBS: seen})[Columns.ACTION_DIST_INPUTS]
+    torch.testing.assert_close(torch.from_numpy(rollout.rows(rollout.logits)), logits, atol=1e-6, rtol=1e-6)
+    algorithm.stop()
+
+
 def test_groups_of_a_routing_environment_share_task_preference_and_budget() -> None:
     given = {"log": "tasks", "preference": (0.01, 1.0), "budget_calls": (1, 6)}
     arguments = grpo.GRPOArguments(num_envs=64, group_size=4, minibatch=64, hidden=16, text_noise=0.0)

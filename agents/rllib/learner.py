@@ -6,6 +6,7 @@ bookkeeping of every minibatch.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -27,11 +28,13 @@ from ray.rllib.utils.metrics import (
 from torch import Tensor
 
 from rlroute.agents.advantages import gae, share_without_variance
-from rlroute.agents.rllib.losses import Weights, clipped_loss
+from rlroute.agents.rllib.losses import Weights, clipped_loss, log_softmax
 from rlroute.agents.rllib.rollout import Rollout
 
 ADVANTAGE_S, UPDATE_S = "advantage_s", "update_s"  # seconds of one update spent there
 SCHEDULES = "schedules"  # what a checkpoint remembers of them, beside RLlib's own components
+
+PIECE = 2**20  # numbers that a layer makes of the rows which pass the network at once: few enough to stay in a cache
 
 Table = dict[str, Tensor]  # one row a decision
 
@@ -72,21 +75,25 @@ class ColumnarLearner(PPOTorchLearner):
                 parts = self.descend(table)
                 continue
             for chosen in torch.randperm(rows).tensor_split(count):
-                parts = self.descend({name: column.index_select(0, chosen) for name, column in table.items()})
+                parts = self.descend(_rows(table, chosen))
         self._log(parts, rows, {ADVANTAGE_S: ready - began, UPDATE_S: time.perf_counter() - ready})
         self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce()
 
     def table(self, rollouts: list[Rollout]) -> Table:
-        """Observations, actions, advantages and targets, one row a decision."""
+        """Observations, actions, advantages and targets, one row a decision.
+
+        Of waves the observations have one row a situation, and "situation" is the row that each decision was made in.
+        """
         if self.config.group_size:
             table = _joined(self._from_groups(rollouts))
         else:
             table = _joined([self._from_steps(rollout) for rollout in rollouts])
-            advantages = table["advantage"]
+            advantages = table["advantage"]  # targets less values: what the critic did not explain
+            unexplained = float(advantages.var() / table["target"].var().clamp(min=1e-8))
+            self.metrics.log_value((DEFAULT_MODULE_ID, "vf_explained_var"), max(-1.0, 1 - unexplained), window=1)
             table["advantage"] = (advantages - advantages.mean()) / advantages.std().clamp(min=1e-4)
-        log_probabilities = torch.log_softmax(table["logits"], dim=-1)
-        table["old_logp"] = log_probabilities.gather(1, table["action"][:, None]).squeeze(1)
+        table["old_logp"] = log_softmax(table["logits"]).gather(1, table["action"][:, None]).squeeze(1)
         if not self.config.use_kl_loss:
             del table["logits"]
         return table
@@ -96,7 +103,9 @@ class ColumnarLearner(PPOTorchLearner):
         config, module = self.config, self.module[DEFAULT_MODULE_ID].unwrapped()
         seen = {"observation": minibatch["observation"], "action_mask": minibatch["action_mask"]}
         out = module._forward_train({Names.OBS: seen})  # without RLlib's wrapper that visits every layer
-        values = None
+        logits, values = out[Names.ACTION_DIST_INPUTS], None
+        if "situation" in minibatch:
+            logits = logits.t().index_select(1, minibatch["situation"]).t()
         if config.use_critic:
             values = module.compute_values({}, embeddings=out[Names.EMBEDDINGS])
         weights = Weights(
@@ -107,7 +116,7 @@ class ColumnarLearner(PPOTorchLearner):
             kl=float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]) if config.use_kl_loss else 0.0,
         )
         loss, parts = clipped_loss(
-            out[Names.ACTION_DIST_INPUTS],
+            logits,
             minibatch["action"],
             minibatch["old_logp"],
             minibatch["advantage"],
@@ -116,21 +125,27 @@ class ColumnarLearner(PPOTorchLearner):
             minibatch.get("target"),
             minibatch.get("logits"),
         )
-        if values is not None:
-            unexplained = (minibatch["target"] - values).var() / minibatch["target"].var().clamp(min=1e-8)
-            parts["vf_explained_var"] = (1 - unexplained).clamp(min=-1)
         return loss, parts | {"total_loss": loss}
 
     def descend(self, minibatch: Table) -> dict[str, Tensor]:
-        """One gradient step; the parts of the loss before it."""
+        """One gradient step; the parts of the loss before it.
+
+        The gradient of a mean over all rows is added up over pieces of them.
+        """
         optimizer = self.get_optimizer(DEFAULT_MODULE_ID)
         optimizer.zero_grad(set_to_none=True)
-        loss, parts = self.loss(minibatch)
-        loss.backward()
+        rows, total = len(minibatch["action"]), dict[str, Tensor]()
+        width = self.module[DEFAULT_MODULE_ID].unwrapped().width
+        for piece in _pieces(minibatch, math.ceil(len(minibatch["observation"]) * width / PIECE)):
+            loss, parts = self.loss(piece)
+            share = len(piece["action"]) / rows
+            (share * loss).backward()
+            for name, part in parts.items():
+                total[name] = total.get(name, torch.zeros(())) + share * part.detach()
         if self.config.grad_clip is not None:
             torch.nn.utils.clip_grad_norm_(self._params.values(), self.config.grad_clip, foreach=True)
         optimizer.step()
-        return parts
+        return total
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """RLlib's, and where its schedules stand, without which a restored learner would begin them again."""
@@ -166,20 +181,34 @@ class ColumnarLearner(PPOTorchLearner):
             self.config.gamma,
             self.config.lambda_,
         )
-        return _common(rollout) | {
+        return {
+            "observation": rollout.rows(rollout.observation),
+            "action_mask": rollout.rows(rollout.action_mask),
+            "action": rollout.rows(rollout.action),
+            "logits": rollout.rows(rollout.logits),
             "advantage": rollout.rows(advantages),
             "target": rollout.rows(advantages + rollout.value),
         }
 
     def _from_groups(self, rollouts: list[Rollout]) -> list[dict[str, NDArray[Any]]]:
         """Rows of each wave: the advantage of an episode goes to all its decisions."""
-        parts, every = [], []
+        parts, every, situations = list[dict[str, NDArray[Any]]](), [], 0
         for rollout in rollouts:
             returns, anchors = self._returns(rollout)
             advantage = self.config.estimator(returns, anchors).reshape(-1).astype(np.float32)
-            column = np.broadcast_to(advantage, rollout.reward.shape)
-            parts.append(_common(rollout) | {"advantage": rollout.rows(column)})
+            firsts, places = rollout.situations()
+            parts.append(
+                {
+                    "observation": rollout.observation[firsts],
+                    "action_mask": rollout.action_mask[firsts],
+                    "situation": situations + places,
+                    "action": rollout.rows(rollout.action),
+                    "logits": rollout.rows(rollout.logits),
+                    "advantage": rollout.rows(np.broadcast_to(advantage, rollout.reward.shape)),
+                }
+            )
             every.append(returns)
+            situations += int(firsts.sum())
         returns = np.concatenate(every)
         self.metrics.log_dict(
             {"groups_without_variance": share_without_variance(returns), "shaped_return_mean": float(returns.mean())},
@@ -221,9 +250,22 @@ class ColumnarLearner(PPOTorchLearner):
             self.metrics.log_value((ALL_MODULES, name), spent, reduce="sum")
 
 
-def _common(rollout: Rollout) -> dict[str, NDArray[Any]]:
-    names = ("observation", "action_mask", "action", "logits")
-    return {name: rollout.rows(getattr(rollout, name)) for name in names}
+def _rows(table: Table, chosen: Tensor) -> Table:
+    """The decisions `chosen`, and of the situations only those that they were made in."""
+    if "situation" not in table:
+        return {name: column.index_select(0, chosen) for name, column in table.items()}
+    situations, places = torch.unique(table["situation"].index_select(0, chosen), return_inverse=True)
+    seen = {name: table[name].index_select(0, situations) for name in ("observation", "action_mask")}
+    return {name: column.index_select(0, chosen) for name, column in table.items() if name not in seen} | (
+        seen | {"situation": places}
+    )
+
+
+def _pieces(table: Table, count: int) -> list[Table]:
+    """All rows in `count` successive pieces of about the same size."""
+    if count == 1:
+        return [table]
+    return [_rows(table, piece) for piece in torch.arange(len(table["action"])).tensor_split(count)]
 
 
 def _joined(parts: list[dict[str, NDArray[Any]]]) -> Table:

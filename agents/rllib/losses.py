@@ -30,7 +30,7 @@ def clipped_loss(
     old_logits: Tensor | None = None,  # (B, A), where the divergence from them counts
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss to descend and its parts (Schulman et al. 2017, equations 7 to 9), means over the B rows."""
-    log_probabilities = torch.log_softmax(logits, dim=-1)
+    log_probabilities = log_softmax(logits)
     ratio = torch.exp(log_probabilities.gather(1, action[:, None]).squeeze(1) - old_logp)
     clipped = ratio.clamp(1 - weights.clip, 1 + weights.clip)
     surrogate = torch.min(advantage * ratio, advantage * clipped).mean()
@@ -43,8 +43,13 @@ def clipped_loss(
         loss = loss + weights.value * value_loss
         parts |= {"vf_loss": value_loss, "vf_loss_unclipped": error.mean()}
     if old_logits is not None:
-        old = torch.log_softmax(old_logits, dim=-1)
+        old = log_softmax(old_logits)
         divergence = (old.exp() * (old - log_probabilities)).sum(dim=-1).mean()
         loss = loss + weights.kl * divergence
         parts["mean_kl_loss"] = divergence
     return loss, parts
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Of (B, A) over the few actions, which come first in memory: torch then works on many rows at once."""
+    return torch.log_softmax(logits.t().contiguous(), dim=0).t()

@@ -26,6 +26,7 @@ class Rollout:
     final_value: NDArray[np.float32]  # (T, N) estimates where episodes were truncated, elsewhere 0
     last_value: NDArray[np.float32]  # (N,) estimates after the last step
     playing: NDArray[np.bool_] | None = None  # (T, N)
+    alike: NDArray[np.int64] | None = None  # (T, N) of waves: see `rlroute.agents.rllib.alike`
     episodes: Episodes | None = None  # of waves: what each slot's episode came to
 
     def env_steps(self) -> int:
@@ -39,6 +40,14 @@ class Rollout:
     def rows(self, column: NDArray[Any]) -> NDArray[Any]:
         """A column (T, N, …) as one row a decision, (R, …)."""
         return column.reshape(-1, *column.shape[2:]) if self.playing is None else column[self.playing]
+
+    def situations(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Of a wave: (T, N) one of each situation that decisions were made in, and (R,) which of them each was."""
+        assert self.playing is not None
+        assert self.alike is not None
+        firsts = self.playing & (self.alike == np.arange(self.alike.shape[1]))
+        places = (np.cumsum(firsts) - 1).reshape(firsts.shape)
+        return firsts, np.take_along_axis(places, self.alike, axis=1)[self.playing]
 
 
 class Columns:
@@ -58,6 +67,7 @@ class Columns:
             "value": np.zeros(steps, np.float32),  # stays so without a critic
             "final_value": np.zeros(steps, np.float32),
             "playing": np.empty(steps, bool),
+            "alike": np.empty(steps, np.int64),
         }
 
     def at_least(self, capacity: int) -> None:

@@ -8,7 +8,7 @@ local or remote, for training or evaluation, with RLlib's metrics, weights and s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,9 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
+from rlroute.agents.rllib.alike import find_alike
 from rlroute.agents.rllib.rollout import Columns, Rollout
+from rlroute.jit import bind
 from rlroute.layout import Layout
 from rlroute.rollout import finished
 
@@ -62,6 +64,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):
             )
         self._latest: dict[str, NDArray[Any]] | None = None  # the observation to go on from
         self._columns: Columns | None = None
+        self._find_alike: Callable[..., None] | None = None  # `find_alike`, compiled
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs)
         self._ended: list[NDArray[Any]] = []  # (2, k): return and length of the episodes that ended
         self._seconds = {ENV_STEP_S: 0.0, MODULE_FORWARD_S: 0.0}
@@ -133,7 +136,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):
         self._increase_sampled_metrics(
             steps * self.num_envs, int((columns["terminated"] | columns["truncated"])[:steps].sum())
         )
-        return Rollout(**buffers.first(steps, "playing"), last_value=last_value)
+        return Rollout(**buffers.first(steps, "playing", "alike"), last_value=last_value)
 
     def _wave(self, explore: bool) -> Rollout:
         """One episode of every slot; slots that have finished idle and ask the module for nothing."""
@@ -146,7 +149,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):
         while playing.any():
             buffers.at_least(t + 1)
             columns = buffers.arrays
-            self._act(t, latest, columns, explore, np.flatnonzero(playing))
+            self._act(t, latest, columns, explore, playing)
             columns["playing"][t] = playing
             with self._timed(ENV_STEP_S):
                 latest, reward, terminated, truncated, _ = self.env.step(columns["action"][t])
@@ -210,25 +213,37 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):
         return self._columns
 
     def _act(
-        self, t: int, latest: Any, columns: dict[str, NDArray[Any]], explore: bool, which: NDArray[Any] | None = None
+        self, t: int, latest: Any, columns: dict[str, NDArray[Any]], explore: bool, playing: NDArray[Any] | None = None
     ) -> None:
-        """Writes step t up to its actions: of all slots, or of `which`, with action 0 for the others."""
+        """Writes step t up to its actions: of all slots, or of those `playing`, with action 0 for the others."""
         observation, mask = columns["observation"][t], columns["action_mask"][t]
         observation[:], mask[:] = latest["observation"], latest["action_mask"]
         with self._timed(MODULE_FORWARD_S):
             if explore and self._blurred is not None:
                 text = torch.from_numpy(observation)[:, self._blurred]
                 text += self.module.model_config["text_noise"] * torch.randn_like(text)
-            everyone = which is None or len(which) == self.num_envs
-            rows = slice(None) if everyone else which
-            seen = {"observation": torch.from_numpy(observation[rows]), "action_mask": torch.from_numpy(mask[rows])}
+            deciding: Any = slice(None)
+            asking = deciding
+            if playing is not None:  # what slots of a group see alike is asked once
+                alike = columns["alike"][t]
+                self._alike(observation, mask, playing, alike)
+                deciding = np.flatnonzero(playing)
+                asking = deciding[alike[deciding] == deciding]
+            seen = {"observation": torch.from_numpy(observation[asking]), "action_mask": torch.from_numpy(mask[asking])}
             logits, values = self._forward(seen, explore)
-            if not everyone:
-                columns["action"][t] = 0
-            columns["action"][t, rows] = choose(logits, explore).numpy()
-            columns["logits"][t, rows] = logits.numpy()
+            columns["logits"][t, asking] = logits.numpy()
             if values is not None:
-                columns["value"][t, rows] = values.numpy()
+                columns["value"][t, asking] = values.numpy()
+            if playing is not None:
+                columns["logits"][t, deciding] = columns["logits"][t, alike[deciding]]
+                columns["action"][t] = 0
+            chosen = choose(torch.from_numpy(columns["logits"][t, deciding]), explore)
+            columns["action"][t, deciding] = chosen.numpy()
+
+    def _alike(self, observation: Any, mask: Any, playing: Any, alike: NDArray[Any]) -> None:
+        if self._find_alike is None:
+            self._find_alike = bind(find_alike, observation, mask, playing, self.config.group_size, alike)
+        self._find_alike(observation, mask, playing, self.config.group_size, alike)
 
     def _forward(self, seen: dict[str, Tensor], explore: bool) -> tuple[Tensor, Tensor | None]:
         """Logits (N, A), and values (N,) where a critic learns from them.
@@ -296,12 +311,13 @@ class Played:
 def choose(logits: Tensor, explore: bool) -> Tensor:
     """Actions (N,) drawn from the softmax of logits (N, A), or the likeliest ones.
 
-    The smallest of independent exponential times is that of action a with probability its rate's share, so dividing
-    the probabilities by standard ones and taking the largest is a draw. A masked action has probability 0 exactly.
+    The largest of logits plus independent Gumbel noise, −log(−log u) of uniform u, is a draw from their softmax. With u
+    kept off 0 the noise lies between −3 and 17, so a masked action is never drawn.
     """
     if not explore:
         return logits.argmax(dim=-1)
-    return (torch.softmax(logits, dim=-1) / torch.empty_like(logits).exponential_()).argmax(dim=-1)
+    noise = torch.rand(logits.shape).clamp_(min=2.0**-25).log_().neg_().log_()
+    return (logits - noise).argmax(dim=-1)
 
 
 def difference(found: Layout, expected: Layout) -> str:
