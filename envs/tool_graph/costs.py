@@ -23,13 +23,12 @@ TO_GOAL, TO_DEGRADED = 1, 2  # bits of `taken`
 
 # What is worked out about a tool; all episodes use the same (T,) records, one after the other.
 WAY: dict[str, Any] = {
-    "price": np.float64,  # of executing it
+    "price": np.float64,  # of a call
     "own": np.float64,  # the same, 0 where it is there already, BLOCKED where it is held
     "every": np.float64,  # of executing all its inputs
     "least": np.float64,  # of executing the nearest of them
     "reach": np.float64,  # of executing it from where the episode stands
     "ahead": np.float64,  # from it, once executed, to the goal
-    "through": np.float64,  # of the cheapest way to the goal through it; BLOCKED where there is none
     "nearest": np.int16,  # input, NO_TOOL where none is in reach
     "done": np.bool_,  # it is there already
     "held": np.bool_,  # left out, since another tool with its side effect is on the way; see `find_ways`
@@ -38,8 +37,29 @@ WAY: dict[str, Any] = {
 
 
 @kernel
+def set_out(way: Any, price: float, done: bool) -> None:
+    """A tool, a record of `WAY`, of which nothing is worked out yet."""
+    way.price, way.done, way.held = price, done, False
+    _forget(way)
+
+
+@kernel
+def _forget(way: Any) -> None:
+    own = BLOCKED if way.held else way.price
+    way.own = way.reach = 0.0 if way.done else own
+    way.every, way.least, way.nearest = 0.0, BLOCKED, NO_TOOL
+    way.ahead, way.taken = BLOCKED, 0
+
+
+@kernel
+def through(way: Any) -> float:
+    """Price of the cheapest way to the goal through a tool, a record of `WAY`; BLOCKED where there is none."""
+    return min(way.reach + way.ahead, BLOCKED)
+
+
+@kernel
 def find_ways(table: GraphTable, g: int, ways: np.ndarray, goal: int, degraded: int) -> tuple[int, float, int]:
-    """Fill the `ways` of the tools of graph `g` from `price` and `done`; `degraded` may be NO_GOAL.
+    """Fill the `ways` of the tools of graph `g`, which have `set_out`; `degraded` may be NO_GOAL.
 
     Returns how many irreversible effects the way to the goal has, and the price and the effects of that to the degraded
     goal; a goal out of reach has none. No way does one side effect twice: branches that an `all` join brings together
@@ -47,32 +67,22 @@ def find_ways(table: GraphTable, g: int, ways: np.ndarray, goal: int, degraded: 
     its rivals are held back, lest calling one of them close the way.
     """
     g = index(g)
-    for t in range(table.graphs[g].num_tools):
-        ways[t].held = False
     reach_tools(table, g, ways)
     lead_to(table, g, ways, goal, degraded)
     degraded_way = ways[degraded].reach if degraded >= 0 else BLOCKED
-    degraded_effects = count_effects(table, g, ways, TO_DEGRADED)
     if table.graphs[g].has_rivals:
-        if _effect_done_twice(table, g, ways, TO_DEGRADED) >= 0:
-            _hold_rivals(table, g, ways, degraded)
-            degraded_way, degraded_effects = ways[degraded].reach, count_effects(table, g, ways, TO_GOAL)
-            for t in range(table.graphs[g].num_tools):
-                ways[t].held = False
-            reach_tools(table, g, ways)
-            lead_to(table, g, ways, goal, NO_GOAL)
-        if _effect_done_twice(table, g, ways, TO_GOAL) >= 0:
-            _hold_rivals(table, g, ways, goal)
-    return count_effects(table, g, ways, TO_GOAL), degraded_way, degraded_effects
+        return _find_lawful_ways(table, g, ways, goal, degraded, degraded_way)
+    effects = degraded_effects = 0
+    for k in range(table.graphs[g].num_effects):
+        taken = ways[index(table.effects[g, k])].taken
+        effects += taken & TO_GOAL
+        degraded_effects += taken // TO_DEGRADED
+    return effects, degraded_way, degraded_effects
 
 
 @kernel
 def reach_tools(table: GraphTable, g: int, ways: np.ndarray) -> None:
     """Fill `every`, `least`, `nearest` and `reach`: links lie in the order of the tools that they lead to."""
-    for t in range(table.graphs[g].num_tools):
-        way = ways[t]
-        way.own = 0.0 if way.done else BLOCKED if way.held else way.price
-        way.reach, way.every, way.least, way.nearest = way.own, 0.0, BLOCKED, NO_TOOL
     for k in range(table.graphs[g].num_links):
         link = table.links[g, k]
         way, joins_all = ways[index(link.target)], link.joins_all
@@ -87,28 +97,48 @@ def reach_tools(table: GraphTable, g: int, ways: np.ndarray) -> None:
 
 @kernel
 def lead_to(table: GraphTable, g: int, ways: np.ndarray, goal: int, degraded: int) -> None:
-    """Fill `ahead`, `through` and `taken` from what `reach_tools` found; both goals may be NO_GOAL."""
-    size = table.graphs[g].num_tools
-    for t in range(size):
-        ways[t].ahead, ways[t].taken = BLOCKED, 0
+    """Fill `ahead` and `taken` from what `reach_tools` found; both goals may be NO_GOAL."""
     if degraded >= 0:
-        ways[degraded].taken = TO_DEGRADED if ways[degraded].reach < BLOCKED else 0
+        way = ways[degraded]
+        way.taken = TO_DEGRADED if way.reach < BLOCKED and not way.done else 0
     if goal >= 0:
-        ways[goal].ahead = 0.0
-        ways[goal].taken |= TO_GOAL if ways[goal].reach < BLOCKED else 0
+        way = ways[goal]
+        way.ahead = 0.0
+        way.taken |= TO_GOAL if way.reach < BLOCKED and not way.done else 0
     last = table.graphs[g].num_links - 1
     for k in range(last + 1):
         link = table.links[g, index(last - k)]
         before, way = ways[index(link.source)], ways[index(link.target)]
-        done, joins_all, own, every, reach = way.done, link.joins_all, way.own, way.every, before.reach
-        step = own + every - reach if joins_all & ~done else own
+        joins_all, own, every, reach, taken = link.joins_all, way.own, way.every, before.reach, way.taken
+        step = own + every - reach if joins_all & ~way.done else own
         before.ahead = min(before.ahead, way.ahead + step)
-        taken = way.taken if (joins_all | (way.nearest == link.source)) & ~done else 0
-        before.taken |= taken
-    for t in range(size):
-        way = ways[t]
-        way.through = min(way.reach + way.ahead, BLOCKED)
-        way.taken = 0 if way.done else way.taken
+        before.taken |= taken if (joins_all | (way.nearest == link.source)) & ~before.done else 0
+
+
+@kernel
+def _find_lawful_ways(
+    table: GraphTable, g: int, ways: np.ndarray, goal: int, degraded: int, degraded_way: float
+) -> tuple[int, float, int]:
+    """`find_ways` where tools have the same side effect, once the cheapest ways are found."""
+    degraded_effects = count_effects(table, g, ways, TO_DEGRADED)
+    if _effect_done_twice(table, g, ways, TO_DEGRADED) >= 0:
+        _hold_rivals(table, g, ways, degraded)
+        degraded_way, degraded_effects = ways[degraded].reach, count_effects(table, g, ways, TO_GOAL)
+        for t in range(table.graphs[g].num_tools):
+            ways[t].held = False
+        _find_again(table, g, ways, goal)
+    if _effect_done_twice(table, g, ways, TO_GOAL) >= 0:
+        _hold_rivals(table, g, ways, goal)
+    return count_effects(table, g, ways, TO_GOAL), degraded_way, degraded_effects
+
+
+@kernel
+def _find_again(table: GraphTable, g: int, ways: np.ndarray, goal: int) -> None:
+    """The cheapest way to one goal, with other tools held than before."""
+    for t in range(table.graphs[g].num_tools):
+        _forget(ways[t])
+    reach_tools(table, g, ways)
+    lead_to(table, g, ways, goal, NO_GOAL)
 
 
 @kernel
@@ -123,7 +153,7 @@ def count_effects(table: GraphTable, g: int, ways: np.ndarray, which: int) -> in
 @kernel
 def _hold_rivals(table: GraphTable, g: int, ways: np.ndarray, goal: int) -> None:
     """Hold back tools until the way to the goal, which is that TO_GOAL then, does no side effect twice."""
-    lead_to(table, g, ways, goal, NO_GOAL)
+    _find_again(table, g, ways, goal)
     while True:
         effect = _effect_done_twice(table, g, ways, TO_GOAL)
         if effect < 0:
@@ -133,12 +163,11 @@ def _hold_rivals(table: GraphTable, g: int, ways: np.ndarray, goal: int) -> None
             t = table.effects[g, k]
             if table.tools[g, t].effect == effect:
                 _keep(table, g, ways, effect, t)
-                reach_tools(table, g, ways)
+                _find_again(table, g, ways, goal)
                 if kept < 0 or ways[goal].reach < least:
                     kept, least = t, ways[goal].reach
         _keep(table, g, ways, effect, kept)
-        reach_tools(table, g, ways)
-        lead_to(table, g, ways, goal, NO_GOAL)
+        _find_again(table, g, ways, goal)
 
 
 @kernel

@@ -9,7 +9,7 @@ import numpy as np
 
 from rlroute.envs import observing
 from rlroute.envs.observing import money_feature, penalty_feature, weight_feature
-from rlroute.envs.tool_graph.costs import BLOCKED, TO_GOAL, find_ways
+from rlroute.envs.tool_graph.costs import BLOCKED, TO_GOAL, find_ways, set_out, through
 from rlroute.envs.tool_graph.faults import REGIME_NAMES
 from rlroute.envs.tool_graph.progress import Known
 from rlroute.jit import kernel
@@ -126,12 +126,12 @@ def observe_progress(sight: Sight, i: int) -> None:
     g, graph = me.graph, table.graphs[me.graph]
     scale, doubtless = me.cost_weight / graph.cheapest_usd, 1.0
     for t in range(graph.num_tools):
-        tool, way = known.tools[i, t], ways[t]
+        tool = known.tools[i, t]
         if tool.stale:
             price_tool(known, i, t, scale)
             observe_tool(sight, i, t, CONTEXT_SIZE + t * BLOCK_SIZE)
         doubtless *= 1.0 - (tool.wrong if tool.executed else 0.0)
-        way.price, way.done = tool.price, tool.done
+        set_out(ways[t], tool.price, tool.done)
     effects, degraded_way, degraded_effects = find_ways(table, g, ways, me.goal, me.degraded)
     way = min(ways[me.goal].reach, BLOCKED)
     out[i, SPENT] = penalty_feature(me.cost_weight, me.cost_usd, graph.cheapest_usd)
@@ -149,7 +149,8 @@ def observe_progress(sight: Sight, i: int) -> None:
     observe_steps(sight, i)
     for t in range(graph.num_tools):
         block = CONTEXT_SIZE + t * BLOCK_SIZE
-        detour = ways[t].through - way if ways[t].through < BLOCKED else BLOCKED
+        price = through(ways[t])
+        detour = price - way if price < BLOCKED else BLOCKED
         out[i, block + DETOUR] = min(math.sqrt(max(detour, 0.0)), DETOUR_CEILING)
         out[i, block + ON_WAY] = ways[t].taken & TO_GOAL
 
@@ -206,12 +207,13 @@ def price_tool(known: Known, i: int, t: int, scale: float) -> None:
     works = 1.0 - tool.hard
     healthy = works - tool.wrong
     tool.done = tool.executed and tool.wrong < 0.5
-    if tool.effect_done or tool.known_bad or healthy < LEAST_HEALTH:
-        tool.price = BLOCKED
-        return
+    blocked = tool.effect_done | tool.known_bad | (healthy < LEAST_HEALTH)
+    works, healthy = max(works, LEAST_HEALTH), max(healthy, LEAST_HEALTH)
     doubt = math.log(works / healthy) if tool.wrong > 0.0 else 0.0
-    harm = me.risk_belief if known.table.tools[me.graph, t].effect >= 0 else 0.0
-    tool.price = scale * tool.call_cost_usd / works + doubt + harm
+    risk = me.risk_belief
+    harm = risk if known.table.tools[me.graph, t].effect >= 0 else 0.0
+    price = scale * tool.call_cost_usd / works + doubt + harm
+    tool.price = BLOCKED if blocked else price
 
 
 @kernel

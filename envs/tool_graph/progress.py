@@ -156,8 +156,8 @@ def hear(known: Known, i: int, t: int, health: int) -> None:
     tool.known_down = tool.may_be_hard = health == HARD
     tool.known_bad = tool.may_be_wrong = health == WRONG
     tool.may_be_healthy = health == HEALTHY
-    if health == HARD:
-        tool.seen_down_at = known.slots[i].steps
+    before, now = tool.seen_down_at, known.slots[i].steps
+    tool.seen_down_at = now if health == HARD else before
 
 
 @kernel
@@ -274,12 +274,16 @@ def _weigh(known: Known, i: int, t: int, regime: Any, active: float) -> float:
     With its provider up, they lie in `hard` and `wrong` with a fault of its own, and in `likelihood` with any or none.
     """
     tool = known.tools[i, t]
-    if_faulty = regime.detection if tool.alarm else 1.0 - regime.detection
-    if_healthy = regime.false_alarm if tool.alarm else 1.0 - regime.false_alarm
+    detection, false_alarm = regime.detection, regime.false_alarm
+    if_faulty = detection if tool.alarm else 1.0 - detection
+    if_healthy = false_alarm if tool.alarm else 1.0 - false_alarm
     own = known.table.tools[known.slots[i].graph, t].own_fault * regime.own * active
-    tool.hard = own * (1.0 - regime.wrong) * if_faulty if tool.may_be_hard else 0.0
-    tool.wrong = own * regime.wrong * if_faulty if tool.may_be_wrong else 0.0
-    tool.likelihood = tool.hard + tool.wrong + ((1.0 - own) * if_healthy if tool.may_be_healthy else 0.0)
+    hard, wrong = own * (1.0 - regime.wrong) * if_faulty, own * regime.wrong * if_faulty
+    healthy = (1.0 - own) * if_healthy
+    hard = hard if tool.may_be_hard else 0.0
+    wrong = wrong if tool.may_be_wrong else 0.0
+    healthy = healthy if tool.may_be_healthy else 0.0
+    tool.hard, tool.wrong, tool.likelihood = hard, wrong, hard + wrong + healthy
     return max(if_faulty, IMPOSSIBLE) if tool.may_be_hard else IMPOSSIBLE
 
 

@@ -226,12 +226,12 @@ def consult(game: Game, i: int) -> None:
     known = game.sight.known
     me = known.slots[i]
     for t in range(known.table.graphs[me.graph].num_tools):
-        fault, health = game.faults[i, t], HEALTHY
-        if known.tools[i, t].executed:
-            health = HEALTHY if fault.good else WRONG
-        elif is_faulty(fault, me.steps):
-            health = WRONG if fault.wrong else HARD
-        hear(known, i, t, health)
+        fault, executed = game.faults[i, t], known.tools[i, t].executed
+        good, wrong, faulty = fault.good, fault.wrong, is_faulty(fault, me.steps)
+        health = WRONG if wrong else HARD
+        health = health if faulty else HEALTHY
+        output = HEALTHY if good else WRONG
+        hear(known, i, t, output if executed else health)
     add_consultation(known, i, 1 if me.risk else 0)
     me.vector[2] = CONSULT_LATENCY_S
 
