@@ -11,7 +11,18 @@ import yaml
 from numpy.testing import assert_array_equal
 from tool_graphs import REFUND, make_wrong, random_graph, refund_env, suite_of
 
-from rlroute.envs.tool_graph.costs import BLOCKED, WAY, find_lawful_way, find_ways, trace_way
+from rlroute.envs.tool_graph.costs import (
+    BLOCKED,
+    TO_DEGRADED,
+    TO_GOAL,
+    WAY,
+    count_effects,
+    find_ways,
+    lead_to,
+    reach_tools,
+    set_out,
+    through,
+)
 from rlroute.envs.tool_graph.env import ToolGraphVectorEnv
 from rlroute.envs.tool_graph.graph import GraphError, parse_graph
 from rlroute.envs.tool_graph.plans import cheapest_completion
@@ -194,6 +205,11 @@ def test_a_budget_masks_what_it_cannot_pay() -> None:
     assert info["action_mask"][0, FINISH]
 
 
+def set_all_out(ways: np.ndarray, price: Any, done: Any) -> None:
+    for t in range(len(ways)):
+        set_out(ways[t], np.broadcast_to(price, len(ways))[t], np.broadcast_to(done, len(ways))[t])
+
+
 def test_ways_equal_exact_plans_where_all_joins_are_any() -> None:
     rng = np.random.default_rng(0)
     compared = 0
@@ -211,19 +227,18 @@ def test_ways_equal_exact_plans_where_all_joins_are_any() -> None:
         goal = graph.goals[0].tool
         table = GraphTable.of([graph], [0.0], graph.size)
         ways = records(graph.size, WAY)
-        ways["price"] = np.where(rng.random(graph.size) < 0.2, BLOCKED, table.tools["cost_usd"][0])
-        ways["done"] = executed[0]
-        find_ways(table, 0, ways, goal)
-        through = ways["through"]
+        price = np.where(rng.random(graph.size) < 0.2, BLOCKED, table.tools["cost_usd"][0])
+        set_all_out(ways, price, executed[0])
+        assert find_ways(table, 0, ways, goal, NO_GOAL) == (0, BLOCKED, 0)
+        least = min(through(way) for way in ways)
         blocked = sum(1 << t for t in range(graph.size) if ways["price"][t] >= BLOCKED)
         plan = cheapest_completion(graph, goal, mask, blocked)
-        assert trace_way(table, 0, ways, goal) == 0
         if plan is None:
-            assert through.min() >= BLOCKED or executed[0, goal]
+            assert least >= BLOCKED or executed[0, goal]
             assert not ways["taken"].any()
         else:
-            assert through.min() == pytest.approx(plan.cost)
-            assert ways["price"][ways["taken"]].sum() == pytest.approx(plan.cost)
+            assert least == pytest.approx(plan.cost)
+            assert ways["price"][ways["taken"] == TO_GOAL].sum() == pytest.approx(plan.cost)
         compared += 1
 
 
@@ -240,23 +255,30 @@ def test_a_way_traced_counts_what_two_branches_need_once_and_its_irreversible_ef
     table = GraphTable.of([graph], [0.0], graph.size)
     names = np.array([tool.name for tool in graph.tools])
     ways = records(graph.size, WAY)
-    ways["price"] = table.tools["cost_usd"][0]
+    price, done = table.tools["cost_usd"][0].copy(), np.zeros(graph.size, bool)
 
     def taken() -> set[str]:
-        find_ways(table, 0, ways, graph.goals[0].tool)
-        assert trace_way(table, 0, ways, graph.goals[0].tool) == sum(t in ("begin", "right") for t in found(ways))
-        return found(ways)
+        set_all_out(ways, price, done)
+        effects, *degraded = find_ways(table, 0, ways, graph.index["end"], NO_GOAL)
+        assert effects == sum(t in ("begin", "right") for t in found(TO_GOAL))
+        assert degraded == [BLOCKED, 0]
+        return found(TO_GOAL)
 
-    def found(ways: np.ndarray) -> set[str]:
-        return set(names[ways["taken"]].tolist())
+    def found(which: int) -> set[str]:
+        return set(names[ways["taken"] & which != 0].tolist())
 
     assert taken() == {"begin", "left", "right", "both", "end"}
-    ways["done"] = names == "begin"
+    done[names == "begin"] = True
     assert taken() == {"left", "right", "both", "end"}
-    ways["price"][names == "left"] = BLOCKED
+    price[names == "left"] = BLOCKED
     assert taken() == {"dear", "end"}
-    assert trace_way(table, 0, ways, NO_GOAL) == 0
-    assert not ways["taken"].any()
+    set_all_out(ways, price, done)
+    assert find_ways(table, 0, ways, graph.index["end"], graph.index["right"]) == (0, 1.0, 1)
+    assert (found(TO_GOAL), found(TO_DEGRADED)) == ({"dear", "end"}, {"right"})
+    set_all_out(ways, price, done)
+    effects, degraded_way, degraded_effects = find_ways(table, 0, ways, graph.index["dear"], graph.index["left"])
+    assert (effects, degraded_effects, found(TO_DEGRADED)) == (0, 0, set())
+    assert degraded_way >= BLOCKED
 
 
 def test_branches_agree_on_one_tool_for_a_side_effect() -> None:
@@ -271,14 +293,22 @@ def test_branches_agree_on_one_tool_for_a_side_effect() -> None:
     table = GraphTable.of([graph], [0.0], graph.size)
     goal, names = graph.goals[0].tool, np.array([tool.name for tool in graph.tools])
     ways = records(graph.size, WAY)
-    ways["price"] = table.tools["cost_usd"][0]
-    find_ways(table, 0, ways, goal)
-    assert trace_way(table, 0, ways, goal) == 2  # both ways of paying
-    assert find_lawful_way(table, 0, ways, goal) == 1
-    assert set(names[ways["taken"]].tolist()) == {"pay-dear", "receipt", "ticket", "end"}
-    assert ways["through"][names == "pay"] == BLOCKED
-    ways["price"][names == "pay-dear"] = BLOCKED
-    assert find_lawful_way(table, 0, ways, goal) == 0
+    price = table.tools["cost_usd"][0].copy()
+    set_all_out(ways, price, done=False)
+    reach_tools(table, 0, ways)
+    lead_to(table, 0, ways, goal, NO_GOAL)
+    assert count_effects(table, 0, ways, TO_GOAL) == 2  # both ways of paying
+    ticket = graph.index["ticket"]
+    set_all_out(ways, price, done=False)
+    assert find_ways(table, 0, ways, ticket, goal) == (1, 9.0, 1)  # 3 for pay-dear, for the receipt and for the ticket
+    assert set(names[ways["taken"] == TO_GOAL].tolist()) == {"pay", "ticket"}
+    set_all_out(ways, price, done=False)
+    assert find_ways(table, 0, ways, goal, ticket) == (1, 2.0, 1)
+    assert set(names[ways["taken"] == TO_GOAL].tolist()) == {"pay-dear", "receipt", "ticket", "end"}
+    assert through(ways[graph.index["pay"]]) == BLOCKED
+    price[names == "pay-dear"] = BLOCKED
+    set_all_out(ways, price, done=False)
+    assert find_ways(table, 0, ways, goal, NO_GOAL)[0] == 0
     assert not ways["taken"].any()
 
 

@@ -91,7 +91,7 @@ class ToolGraphDynamics(EpisodeDynamics):
                 seen=np.zeros((num_envs, self.layout.size), np.float32),
             ),
             faults=self.faults,
-            held=np.zeros(self.num_tools, bool),
+            met=np.zeros(self.num_tools, np.int64),
             walk=np.zeros((num_envs, self.max_episode_steps), np.int32),
             roots=self.roots,
             model_cost=ends(arguments.model_cost),

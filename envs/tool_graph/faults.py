@@ -94,13 +94,14 @@ HAZARD: dict[str, Any] = {
 @kernel
 def is_faulty(fault: Any, step: int) -> bool:
     """Whether a tool, a record of `FAULT`, is faulty at `step`."""
-    return fault.start <= step and step < fault.stop
+    return (fault.start <= step) & (step < fault.stop)  # no branch: which tools are is anybody's guess
 
 
 @kernel
 def shows_alarm(fault: Any, step: int, regime: Any) -> bool:
     """What the monitor of a tool shows at `step` under a regime."""
-    return fault.alarm_noise < (regime.detection if is_faulty(fault, step) else regime.false_alarm)
+    if_faulty, if_healthy = regime.detection, regime.false_alarm
+    return fault.alarm_noise < (if_faulty if is_faulty(fault, step) else if_healthy)
 
 
 @kernel
@@ -119,6 +120,7 @@ def draw_faults(
     me = hazards[i]
     g, regime = index(me.graph), regimes[index(me.regime)]
     size = table.graphs[g].num_tools
+    varied = regime.late > 0.0 or regime.transient > 0.0 or regime.wrong > 0.0  # else all faults are hard and last
     occurs, noise = _seed(key, OCCURRENCE, unit, episode), _seed(key, MONITOR, unit, episode)
     for t in range(faults.shape[1]):
         fault, tool = faults[i, t], table.tools[g, t]
@@ -135,13 +137,13 @@ def draw_faults(
         shared = False
         if tool.outage * regime.provider > 0.0:
             shared = _unit(occurs, np.uint64(tool.provider), PROVIDER_STREAM) < tool.outage * regime.provider
-        if not (own or shared):
+        fault.start = 0 if own | shared else NEVER
+        if not (varied and (own or shared)):
             continue
         stream = PROVIDER_STREAM if shared else FAULT_STREAM
         counter = np.uint64(tool.provider) if shared else counter
         timing = _unit(_seed(key, TIMING, unit, episode), counter, stream)
         length = _unit(_seed(key, LENGTH, unit, episode), counter, stream)
-        fault.start = 0
         if timing < regime.late:
             fault.start = 1 + math.floor(length * LATEST_ARRIVAL)
         elif timing < regime.late + regime.transient:

@@ -9,9 +9,9 @@ import numpy as np
 
 from rlroute.envs import observing
 from rlroute.envs.observing import money_feature, penalty_feature, weight_feature
-from rlroute.envs.tool_graph.costs import BLOCKED, find_lawful_way
+from rlroute.envs.tool_graph.costs import BLOCKED, TO_GOAL, find_ways, set_out, through
 from rlroute.envs.tool_graph.faults import REGIME_NAMES
-from rlroute.envs.tool_graph.progress import LEAST_HEALTH, Known
+from rlroute.envs.tool_graph.progress import Known
 from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
 
@@ -20,6 +20,7 @@ CHOICE_ACTIONS = ("call",)
 FIRST_CALL_ACTION = len(CONTEXT_ACTIONS)
 MANY_MODEL_CALLS = 7.0
 MANY_EFFECTS = 4.0
+LEAST_HEALTH = 1e-3  # a tool believed to be less healthy than this blocks a way
 WAY_CEILING = 4.0
 DETOUR_CEILING = 2.0
 
@@ -123,10 +124,15 @@ def observe_progress(sight: Sight, i: int) -> None:
     known, ways, out = sight.known, sight.ways, sight.seen
     me, table = known.slots[i], known.table
     g, graph = me.graph, table.graphs[me.graph]
-    doubtless = price_tools(known, ways, i)
-    degraded_effects = find_lawful_way(table, g, ways, me.degraded)
-    degraded_way = ways[me.degraded].reach if me.degraded >= 0 else BLOCKED
-    effects = find_lawful_way(table, g, ways, me.goal)
+    scale, doubtless = me.cost_weight / graph.cheapest_usd, 1.0
+    for t in range(graph.num_tools):
+        tool = known.tools[i, t]
+        if tool.stale:
+            price_tool(known, i, t, scale)
+            observe_tool(sight, i, t, CONTEXT_SIZE + t * BLOCK_SIZE)
+        doubtless *= 1.0 - (tool.wrong if tool.executed else 0.0)
+        set_out(ways[t], tool.price, tool.done)
+    effects, degraded_way, degraded_effects = find_ways(table, g, ways, me.goal, me.degraded)
     way = min(ways[me.goal].reach, BLOCKED)
     out[i, SPENT] = penalty_feature(me.cost_weight, me.cost_usd, graph.cheapest_usd)
     out[i, USD_LEFT] = money_feature(me.usd_left / graph.cheapest_usd, 1.0)
@@ -143,11 +149,10 @@ def observe_progress(sight: Sight, i: int) -> None:
     observe_steps(sight, i)
     for t in range(graph.num_tools):
         block = CONTEXT_SIZE + t * BLOCK_SIZE
-        detour = ways[t].through - way if ways[t].through < BLOCKED else BLOCKED
+        price = through(ways[t])
+        detour = price - way if price < BLOCKED else BLOCKED
         out[i, block + DETOUR] = min(math.sqrt(max(detour, 0.0)), DETOUR_CEILING)
-        out[i, block + ON_WAY] = ways[t].taken
-        if known.tools[i, t].stale:
-            observe_tool(sight, i, t, block)
+        out[i, block + ON_WAY] = ways[t].taken & TO_GOAL
 
 
 @kernel
@@ -190,29 +195,25 @@ def observe_steps(sight: Sight, i: int) -> None:
 
 
 @kernel
-def price_tools(known: Known, ways: np.ndarray, i: int) -> float:
-    """Fill `price` and `done` of the `ways`; returns the probability that all executed tools gave good outputs.
+def price_tool(known: Known, i: int, t: int, scale: float) -> None:
+    """Fill `price` and `done` of tool `t`, of which something changed; `scale` is utility per USD.
 
     The price of executing a tool is in utility: what its calls cost until one succeeds, −log P(good output | success),
     and the expected harm of an effect. A hard fault costs no more than the call, for there is mostly a way around it;
     a bad output that nobody notices costs the goal. Tools that would repeat a side effect, or are known not to help,
     are `BLOCKED`.
     """
-    me, doubtless = known.slots[i], 1.0
-    g = me.graph
-    scale = me.cost_weight / known.table.graphs[g].cheapest_usd
-    for t in range(known.table.graphs[g].num_tools):
-        tool, way = known.tools[i, t], ways[t]
-        if tool.executed:
-            doubtless *= 1.0 - tool.wrong
-        way.done = tool.executed and tool.wrong < 0.5
-        if tool.effect_done or tool.known_bad or 1.0 - tool.hard - tool.wrong < LEAST_HEALTH:
-            way.price = BLOCKED
-        else:
-            harm = me.risk_belief if known.table.tools[g, t].effect >= 0 else 0.0
-            works = 1.0 - tool.hard
-            way.price = scale * tool.call_cost_usd / works + tool.unhealth + math.log(works) + harm
-    return doubtless
+    tool, me = known.tools[i, t], known.slots[i]
+    works = 1.0 - tool.hard
+    healthy = works - tool.wrong
+    tool.done = tool.executed and tool.wrong < 0.5
+    blocked = tool.effect_done | tool.known_bad | (healthy < LEAST_HEALTH)
+    works, healthy = max(works, LEAST_HEALTH), max(healthy, LEAST_HEALTH)
+    doubt = math.log(works / healthy) if tool.wrong > 0.0 else 0.0
+    risk = me.risk_belief
+    harm = risk if known.table.tools[me.graph, t].effect >= 0 else 0.0
+    price = scale * tool.call_cost_usd / works + doubt + harm
+    tool.price = BLOCKED if blocked else price
 
 
 @kernel

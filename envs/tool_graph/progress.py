@@ -23,7 +23,6 @@ from rlroute.jit import bind, kernel, records
 
 UNKNOWN = -1
 HEALTHY, HARD, WRONG = range(3)  # what a consultation says of a tool
-LEAST_HEALTH = 1e-3  # a tool believed to be less healthy than this blocks a way
 IMPOSSIBLE = 1e-30  # likelihoods below it are taken for it, so that what was seen is never quite impossible
 
 # What a slot holds beside `rlroute.envs.slots.SLOT`.
@@ -54,13 +53,15 @@ KNOWN: dict[str, Any] = {
     "alarm": np.bool_,  # what the monitor shows now
     "effect_done": np.bool_,  # its side effect was done, by whomever
     "stale": np.bool_,  # something of it has changed since it was last observed
-    "inputs_met": np.int32,  # executed predecessors
+    "done": np.bool_,  # executed, and its output is rather good than bad
+    "inputs_met": np.int16,  # executed predecessors
     "tool_calls": np.int32,
-    "seen_down_at": np.float64,  # step of the last hard fault seen
+    "seen_down_at": np.int32,  # step of the last hard fault seen
     "call_cost_usd": np.float64,  # of a call now: by the cheapest edge from an executed input (`any`), or all edges
     "hard": np.float64,  # P(hard fault now)
     "wrong": np.float64,  # P(wrong fault now)
-    "unhealth": np.float64,  # −log P(healthy)
+    "likelihood": np.float64,  # of what was seen of it while its provider is up
+    "price": np.float64,  # of executing it, see `observation.price_tool`
 }
 
 
@@ -155,8 +156,8 @@ def hear(known: Known, i: int, t: int, health: int) -> None:
     tool.known_down = tool.may_be_hard = health == HARD
     tool.known_bad = tool.may_be_wrong = health == WRONG
     tool.may_be_healthy = health == HEALTHY
-    if health == HARD:
-        tool.seen_down_at = known.slots[i].steps
+    before, now = tool.seen_down_at, known.slots[i].steps
+    tool.seen_down_at = now if health == HARD else before
 
 
 @kernel
@@ -211,11 +212,14 @@ def write_mask(known: Known, i: int, mask: np.ndarray) -> None:
     mask[i, 0] = me.model_calls < me.budget_calls
     mask[i, 1] = me.degraded >= 0
     mask[i, 2] = mask[i, 3] = 1
-    size, first = known.table.graphs[me.graph].num_tools, mask.shape[1] - known.tools.shape[1]
+    size, first = known.table.graphs[me.graph].num_tools, index(mask.shape[1] - known.tools.shape[1])
+    capped = me.usd_left < math.inf  # else only what changed of a tool can change whether it may be called
     for t in range(size):
-        legal = is_callable(known, i, t)
-        known.tools[i, t].stale |= (mask[i, first + t] == 1) != legal
-        mask[i, first + t] = legal
+        tool = known.tools[i, t]
+        if capped or tool.stale:
+            legal = is_callable(known, i, t)
+            tool.stale |= (mask[i, first + t] == 1) != legal
+            mask[i, first + t] = legal
     for a in range(first + size, mask.shape[1]):
         mask[i, a] = 0
 
@@ -228,7 +232,7 @@ def believe_all(known: Known, i: int) -> None:
 
 @kernel
 def believe(known: Known, i: int, first: int, last: int) -> None:
-    """Update hard, wrong and unhealth of the tools from `first` to before `last`, of which something changed.
+    """Update `hard` and `wrong` of the tools from `first` to before `last`, of which something changed.
 
     Where the tools of a provider tell of each other, those of its others are updated as well. Exact where faults hold
     all episode: by Bayes' rule, for the tools of a provider are independent given whether it is down. Transient and
@@ -237,23 +241,28 @@ def believe(known: Known, i: int, first: int, last: int) -> None:
     me, static = known.slots[i], known.table.tools
     g, regime = index(me.graph), known.regimes[index(me.regime)]
     active = holding(regime, me.steps)
+    together = regime.provider * active > 0.0
     for t in range(first, last):
-        outage = static[g, t].outage * regime.provider * active
-        if outage > 0.0 and last - first > 1 and not static[g, t].leads:
+        outage = static[g, t].outage * regime.provider * active if together else 0.0
+        if outage <= 0.0:
+            _weigh(known, i, t, regime, active)
+            _judge(known, i, t, regime, 0.0)
+            continue
+        if last - first > 1 and not static[g, t].leads:
             continue  # updated with the first of its provider
         down, up = outage, 1.0 - min(outage, 1.0 - 1e-12)
         u = t
         while True:
             both = _weigh(known, i, u, regime, active)
             down *= both
-            up *= max(known.tools[i, u].unhealth, IMPOSSIBLE)
-            u = index(static[g, u].sibling) if outage > 0.0 else t
+            up *= max(known.tools[i, u].likelihood, IMPOSSIBLE)
+            u = index(static[g, u].sibling)
             if u == t:
                 break
-        is_down = down / (down + up) if outage > 0.0 else 0.0
+        is_down = down / (down + up)
         while True:
             _judge(known, i, u, regime, is_down)
-            u = index(static[g, u].sibling) if outage > 0.0 else t
+            u = index(static[g, u].sibling)
             if u == t:
                 break
 
@@ -262,15 +271,19 @@ def believe(known: Known, i: int, first: int, last: int) -> None:
 def _weigh(known: Known, i: int, t: int, regime: Any, active: float) -> float:
     """Likelihoods of what was seen of tool `t`: returns that with its provider down, which is no less than IMPOSSIBLE.
 
-    With its provider up, they lie in `hard` and `wrong` with a fault of its own, and in `unhealth` with any or none.
+    With its provider up, they lie in `hard` and `wrong` with a fault of its own, and in `likelihood` with any or none.
     """
     tool = known.tools[i, t]
-    if_faulty = regime.detection if tool.alarm else 1.0 - regime.detection
-    if_healthy = regime.false_alarm if tool.alarm else 1.0 - regime.false_alarm
+    detection, false_alarm = regime.detection, regime.false_alarm
+    if_faulty = detection if tool.alarm else 1.0 - detection
+    if_healthy = false_alarm if tool.alarm else 1.0 - false_alarm
     own = known.table.tools[known.slots[i].graph, t].own_fault * regime.own * active
-    tool.hard = own * (1.0 - regime.wrong) * if_faulty if tool.may_be_hard else 0.0
-    tool.wrong = own * regime.wrong * if_faulty if tool.may_be_wrong else 0.0
-    tool.unhealth = tool.hard + tool.wrong + ((1.0 - own) * if_healthy if tool.may_be_healthy else 0.0)
+    hard, wrong = own * (1.0 - regime.wrong) * if_faulty, own * regime.wrong * if_faulty
+    healthy = (1.0 - own) * if_healthy
+    hard = hard if tool.may_be_hard else 0.0
+    wrong = wrong if tool.may_be_wrong else 0.0
+    healthy = healthy if tool.may_be_healthy else 0.0
+    tool.hard, tool.wrong, tool.likelihood = hard, wrong, hard + wrong + healthy
     return max(if_faulty, IMPOSSIBLE) if tool.may_be_hard else IMPOSSIBLE
 
 
@@ -279,14 +292,13 @@ def _judge(known: Known, i: int, t: int, regime: Any, is_down: float) -> None:
     """From likelihoods, see `_weigh`, to beliefs about tool `t`, whose provider is down with probability `is_down`."""
     tool = known.tools[i, t]
     tool.stale = True
-    alone = (1.0 - is_down) / max(tool.unhealth, IMPOSSIBLE)
+    alone = (1.0 - is_down) / max(tool.likelihood, IMPOSSIBLE)
     tool.hard = is_down + tool.hard * alone
     tool.wrong *= alone
     if tool.known_down:
         tool.hard, tool.wrong = still_down(regime, tool.seen_down_at, known.slots[i].steps), 0.0
     if tool.known_bad:
         tool.wrong = 1.0
-    tool.unhealth = -math.log(max(1.0 - tool.hard - tool.wrong, LEAST_HEALTH))
 
 
 @kernel

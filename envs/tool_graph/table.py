@@ -19,6 +19,9 @@ GRAPH: dict[str, Any] = {
     "num_tools": np.int64,  # those of a row beyond them are padding
     "cheapest_usd": np.float64,  # cost of the cheapest outage-free completion of the goal
     "risk": np.float64,  # prior probability that irreversible effects do harm
+    "num_links": np.int16,
+    "num_effects": np.int16,  # tools with a side effect
+    "has_rivals": np.bool_,  # some of them have the same
 }
 TOOL: dict[str, Any] = {
     "cost_usd": np.float64,  # of its own, without edges
@@ -39,6 +42,12 @@ TOOL: dict[str, Any] = {
 }
 GOAL: dict[str, Any] = {"tool": np.int64, "value": np.float64}
 EDGE: dict[str, Any] = {"tool": np.int64, "usd": np.float64}
+# An edge as `costs` reads it.
+LINK: dict[str, Any] = {
+    "source": np.int16,  # tool
+    "target": np.int16,
+    "joins_all": np.bool_,  # the join of the target
+}
 
 
 class GraphTable(NamedTuple):
@@ -47,8 +56,9 @@ class GraphTable(NamedTuple):
     graphs: np.ndarray  # (G,) records of `GRAPH`
     tools: np.ndarray  # (G, T) records of `TOOL`
     goals: np.ndarray  # (G, L + 1) records of `GOAL`; NO_GOAL after the last
-    inputs: np.ndarray  # (G, T, K) int16 predecessors of each tool, NO_TOOL where there are fewer
-    outputs: np.ndarray  # (G, T, K) records of `EDGE`: successors, likewise
+    outputs: np.ndarray  # (G, T, K) records of `EDGE`: successors of each tool, NO_TOOL where there are fewer
+    links: np.ndarray  # (G, E) records of `LINK`: all edges by target, then by source
+    effects: np.ndarray  # (G, M) int16 tools with a side effect, in order
 
     @classmethod
     def of(
@@ -57,14 +67,16 @@ class GraphTable(NamedTuple):
         """The table of `graphs`, padded to `num_tools`; `down` names tools of each that are down in its scenario."""
         shape = len(graphs), num_tools
         edges_of = [np.isfinite(graph.edge_cost_usd) for graph in graphs]
-        most_inputs = max(1, *(int(edges.sum(axis=1).max()) for edges in edges_of))
         most_outputs = max(1, *(int(edges.sum(axis=0).max()) for edges in edges_of))
         table = cls(
             graphs=records(len(graphs), GRAPH),
             tools=records(shape, TOOL),
             goals=records((len(graphs), 1 + max(len(graph.goals) for graph in graphs)), GOAL),
-            inputs=np.full((*shape, most_inputs), NO_TOOL, np.int16),
             outputs=records((*shape, most_outputs), EDGE),
+            links=records((len(graphs), max(1, *(int(edges.sum()) for edges in edges_of))), LINK),
+            effects=np.full(
+                (len(graphs), max(1, *(int((graph.effect >= 0).sum()) for graph in graphs))), NO_TOOL, np.int16
+            ),
         )
         table.goals["tool"], table.outputs["tool"] = NO_GOAL, NO_TOOL
         table.tools["effect"] = table.tools["provider"] = NO_TOOL
@@ -72,7 +84,8 @@ class GraphTable(NamedTuple):
         for g, graph in enumerate(graphs):
             plan = cheapest_completion(graph, graph.goals[0].tool)
             assert plan is not None, "checked when the graph was parsed"
-            table.graphs[g] = graph.size, plan.cost, risk[g]
+            table.graphs["num_tools"][g], table.graphs["cheapest_usd"][g] = graph.size, plan.cost
+            table.graphs["risk"][g] = risk[g]
             for rank, goal in enumerate(graph.goals):
                 table.goals[g, rank] = goal.tool, goal.value
             table._fill_tools(g, graph)
@@ -89,6 +102,10 @@ class GraphTable(NamedTuple):
         tools["own_fault"] = 1.0 - np.array([tool.reliability for tool in graph.tools])
         tools["joins_all"] = [tool.join == "all" for tool in graph.tools]
         tools["effect"], tools["provider"] = graph.effect, graph.provider
+        irreversible = np.flatnonzero(graph.effect >= 0)
+        self.effects[g, : len(irreversible)] = irreversible
+        self.graphs["num_effects"][g] = len(irreversible)
+        self.graphs["has_rivals"][g] = len(np.unique(graph.effect[irreversible])) < len(irreversible)
         tools["num_inputs"], tools["num_outputs"] = exists.sum(axis=1), exists.sum(axis=0)
         tools["needed"] = np.where(tools["joins_all"], tools["num_inputs"], np.minimum(tools["num_inputs"], 1))
         least = np.where(exists.any(axis=1), edges.min(axis=1), 0.0)
@@ -100,9 +117,12 @@ class GraphTable(NamedTuple):
             tools["sibling"][members] = np.roll(members, -1)
 
     def _link(self, g: int, edge_usd: np.ndarray) -> None:
+        targets, sources = np.nonzero(np.isfinite(edge_usd))
+        links = self.links[g, : len(targets)]
+        self.graphs["num_links"][g] = len(targets)
+        links["source"], links["target"], links["joins_all"] = sources, targets, self.tools["joins_all"][g, targets]
         for t in range(len(edge_usd)):
-            before, after = (np.flatnonzero(np.isfinite(usd)) for usd in (edge_usd[t], edge_usd[:, t]))
-            self.inputs[g, t, : len(before)] = before
+            after = np.flatnonzero(np.isfinite(edge_usd[:, t]))
             self.outputs["tool"][g, t, : len(after)] = after
             self.outputs["usd"][g, t, : len(after)] = edge_usd[after, t]
 

@@ -36,6 +36,7 @@ from rlroute.envs.tool_graph.progress import (
 )
 from rlroute.envs.tool_graph.suites import STATES
 from rlroute.envs.tool_graph.utility import ESCALATED_VALUE, utility
+from rlroute.hints import index
 from rlroute.jit import kernel
 
 CONSULT, DEMOTE, ESCALATE, FINISH = range(len(CONTEXT_ACTIONS))
@@ -52,7 +53,7 @@ class Game(NamedTuple):
 
     sight: Sight
     faults: np.ndarray  # (num_envs, T) records of `faults.FAULT`, hidden
-    held: np.ndarray  # (T,) bool, for working out which outputs stand
+    met: np.ndarray  # (T,) inputs whose outputs stand, for working out which do
     walk: np.ndarray  # (num_envs, max_episode_steps) int32: calls in order, 2 · tool, and 1 more where they succeeded
     roots: np.ndarray  # (num_tasks,) root states to draw tasks from
     model_cost: tuple[float, float]  # the range that its price is drawn from
@@ -225,12 +226,12 @@ def consult(game: Game, i: int) -> None:
     known = game.sight.known
     me = known.slots[i]
     for t in range(known.table.graphs[me.graph].num_tools):
-        fault, health = game.faults[i, t], HEALTHY
-        if known.tools[i, t].executed:
-            health = HEALTHY if fault.good else WRONG
-        elif is_faulty(fault, me.steps):
-            health = WRONG if fault.wrong else HARD
-        hear(known, i, t, health)
+        fault, executed = game.faults[i, t], known.tools[i, t].executed
+        good, wrong, faulty = fault.good, fault.wrong, is_faulty(fault, me.steps)
+        health = WRONG if wrong else HARD
+        health = health if faulty else HEALTHY
+        output = HEALTHY if good else WRONG
+        hear(known, i, t, output if executed else health)
     add_consultation(known, i, 1 if me.risk else 0)
     me.vector[2] = CONSULT_LATENCY_S
 
@@ -251,14 +252,18 @@ def finish(game: Game, i: int) -> int:
 @kernel
 def stands(game: Game, i: int, tool: int) -> bool:
     """Whether the output of a tool is good and stands on inputs that do as well."""
-    known, held = game.sight.known, game.held
-    g = known.slots[i].graph
+    table, met = game.sight.known.table, game.met
+    if not game.faults[i, tool].good:
+        return False
+    g = index(game.sight.known.slots[i].graph)
     for t in range(tool + 1):
-        static, met = known.table.tools[g, t], 0
-        for k in range(static.num_inputs):
-            met += held[known.table.inputs[g, t, k]]
-        held[t] = game.faults[i, t].good and met >= static.needed
-    return held[tool]
+        met[t] = 0
+    for k in range(table.graphs[g].num_links):
+        link = table.links[g, k]
+        s, t = index(link.source), index(link.target)
+        if t <= tool:
+            met[t] += game.faults[i, s].good and met[s] >= table.tools[g, s].needed
+    return met[tool] >= table.tools[g, tool].needed
 
 
 @kernel
