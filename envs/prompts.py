@@ -70,11 +70,6 @@ def price_words(pool: Pool, choice: int) -> str:
     return f"{into:.3g} USD in and {out:.3g} USD out per million tokens"
 
 
-def cost_level(cost_weight: Any) -> str:
-    """A cost weight as a count that a small model can read at a glance: eighths of a decade above 0.001 `[ours]`."""
-    return f"{max(0, round(8 * np.log10(max(float(cost_weight), 1e-3) / 1e-3))):d}"
-
-
 def number(value: Any) -> str:
     """A number as a person writes it; "no limit" for an infinite one."""
     return f"{float(value):.3g}" if np.isfinite(value) else "no limit"

@@ -11,7 +11,7 @@ import numpy as np
 from rlroute.envs.budget_route.env import BudgetRouteEnv
 from rlroute.envs.decisions import DecisionTextEnv
 from rlroute.envs.faces import RoutingEnv
-from rlroute.envs.prompts import brief_lines, choice_lines, cost_level, number
+from rlroute.envs.prompts import brief_lines, choice_lines, number
 from rlroute.replies import texts_of
 
 
@@ -36,7 +36,7 @@ class BudgetRouteTextEnv(DecisionTextEnv):
 
     numeric_type: ClassVar[type[RoutingEnv]] = BudgetRouteEnv
     folder: ClassVar[Path] = Path(__file__).parent
-    fields: ClassVar[tuple[str, ...]] = ("choices", "brief_choices", "names", "cost_weight", "cost_level", "state")
+    fields: ClassVar[tuple[str, ...]] = ("choices", "brief_choices", "names", "cost_weight", "state")
 
     def __init__(self, *, constrained: bool = False, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -56,7 +56,6 @@ class BudgetRouteTextEnv(DecisionTextEnv):
             "brief_choices": brief_lines(pool),
             "names": ", ".join(pool.names),
             "cost_weight": number(self.dynamics.w_cost[0]),
-            "cost_level": cost_level(self.dynamics.w_cost[0]),
             "state": self.state(),
         }
 

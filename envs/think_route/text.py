@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlroute.answers import answer_key, f1
-from rlroute.envs.prompts import brief_lines, choice_lines, cost_level, number
+from rlroute.envs.prompts import brief_lines, choice_lines, number
 from rlroute.envs.text import RoutingTextEnv, Turn, tagged
 from rlroute.envs.think_route import protocol
 from rlroute.envs.think_route.env import ThinkRouteEnv
@@ -77,7 +77,6 @@ class ThinkRouteTextEnv(RoutingTextEnv):
         "names",
         "rounds",
         "cost_weight",
-        "cost_level",
         "budget",
         "question",
     )
@@ -122,7 +121,6 @@ class ThinkRouteTextEnv(RoutingTextEnv):
             "names": ", ".join(dynamics.pool.names),
             "rounds": str(dynamics.arguments.max_rounds),
             "cost_weight": number(dynamics.w_cost[0]),
-            "cost_level": cost_level(dynamics.w_cost[0]),
             "budget": number(dynamics.usd_left[0]),
             "question": self.texts.state(int(dynamics.state[0])),
         }

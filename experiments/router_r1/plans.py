@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 # Both templates are shorter than the environments' own: one pool never changes, so a small model need not read it.
 QUESTION, DECISION = str(HERE / "question.txt"), str(HERE / "decision.txt")
 
-BUDGET_KNOBS = {"steps": 30, "groups": 12, "group_size": 8, "learning_rate": 3e-4, "micro_batch": 8}
+BUDGET_KNOBS = {"steps": 60, "groups": 16, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 8}
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ PLANS = {
         trained_on={"preference": [0.01, 0.5]},
         settings=tuple(Setting.weight(w) for w in (0.01, 0.05, 0.2, 0.5)),
         prompt=QUESTION,
-        methods={"GRPO": {"steps": 80, "groups": 12, "group_size": 8, "learning_rate": 3e-4, "micro_batch": 32}},
-        warm={"steps": 1500, "demonstrations": 6000, "learning_rate": 2e-3},
+        methods={"GRPO": {"steps": 100, "groups": 16, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32}},
+        warm={"steps": 2000, "demonstrations": 6000, "learning_rate": 2e-3},
         shared={"short_queries": True, "turn_tokens": 48},
         references={"thorough": False},  # a short list of knobs
         numeric={"total_steps": 600_000},
@@ -86,7 +86,7 @@ PLANS = {
         trained_on={"preference": [0.02, 0.6]},
         settings=tuple(Setting.weight(w) for w in (0.02, 0.08, 0.3, 0.6)),
         prompt=DECISION,
-        methods={"GRPO": {"steps": 30, "groups": 12, "group_size": 8, "learning_rate": 3e-4, "micro_batch": 8}},
+        methods={"GRPO": {"steps": 60, "groups": 12, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 8}},
         warm={"steps": 800, "demonstrations": 4000, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
         shared={"turn_tokens": 24},
         numeric={"total_steps": 600_000},
