@@ -13,7 +13,8 @@ HERE = Path(__file__).parent
 # Both templates are shorter than the environments' own: one pool never changes, so a small model need not read it.
 QUESTION, DECISION = str(HERE / "question.txt"), str(HERE / "decision.txt")
 
-BUDGET_KNOBS = {"steps": 60, "groups": 16, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 8}
+THINK_KNOBS = {"steps": 60, "groups": 12, "group_size": 8, "learning_rate": 3e-4, "micro_batch": 32}
+BUDGET_KNOBS = {"steps": 30, "groups": 12, "group_size": 8, "learning_rate": 3e-4, "micro_batch": 8}
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Plan:
     trained_on: Mapping[str, Any]  # arguments of the environment in training, beside log, split and prompt
     settings: tuple[Setting, ...]  # what policies are compared at, on val and test
     prompt: str  # template of the prompt
-    methods: Mapping[str, Mapping[str, Any]]  # algorithm to its arguments
+    methods: Mapping[str, Mapping[str, Any]]  # algorithm to its arguments; "trained_on" adds to the above
     warm: Mapping[str, Any]  # arguments of the supervised start
     shared: Mapping[str, Any] = field(default_factory=dict)  # arguments of all of them
     references: Mapping[str, Any] = field(default_factory=dict)  # arguments of the family's references
@@ -59,7 +60,7 @@ PLANS = {
         trained_on={"preference": [0.01, 0.5]},
         settings=tuple(Setting.weight(w) for w in (0.01, 0.05, 0.2, 0.5)),
         prompt=QUESTION,
-        methods={"GRPO": {"steps": 100, "groups": 16, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 32}},
+        methods={"GRPO": THINK_KNOBS, "GRPO at 0.01": {**THINK_KNOBS, "trained_on": {"preference": 0.01}}},
         warm={"steps": 2000, "demonstrations": 6000, "learning_rate": 2e-3},
         shared={"short_queries": True, "turn_tokens": 48},
         references={"thorough": False},  # a short list of knobs
@@ -86,7 +87,7 @@ PLANS = {
         trained_on={"preference": [0.02, 0.6]},
         settings=tuple(Setting.weight(w) for w in (0.02, 0.08, 0.3, 0.6)),
         prompt=DECISION,
-        methods={"GRPO": {"steps": 60, "groups": 12, "group_size": 8, "learning_rate": 2e-4, "micro_batch": 8}},
+        methods={"GRPO": {"steps": 30, "groups": 12, "group_size": 8, "learning_rate": 3e-4, "micro_batch": 8}},
         warm={"steps": 800, "demonstrations": 4000, "learning_rate": 2e-3, "micro_batch": 8, "copy_steps": 0},
         shared={"turn_tokens": 24},
         numeric={"total_steps": 600_000},

@@ -123,24 +123,26 @@ def train(plan: Plan, method: str, seed: int, log: str | None, model: str, work:
     out = work / part_name(method, seed)
     if (out / "policy").is_dir():
         return out / "policy"
+    knobs = dict(plan.warm if method == START else plan.methods[method])
+    trained_on = {**plan.trained_on, **knobs.pop("trained_on", {})}
     shared = {
         "env": plan.text_env,
-        "env_arguments": {**environment(plan, log), "split": "train", "prompt": plan.prompt, **plan.trained_on},
+        "env_arguments": {**environment(plan, log), "split": "train", "prompt": plan.prompt, **trained_on},
         "out": str(out),
         "seed": seed,
         "resume": True,
         "quiet": True,
         "tensorboard": False,
         "checkpoint_every": 20,
+        "eval_every": 0,
         **plan.shared,
     }
     if method == START:
-        return sft.train(sft.SFTArguments(**{**shared, "eval_every": 0, "model": model, **plan.warm}))
-    start = str(work / part_name(START, 0) / "policy")
-    knobs = {**shared, "model": start, "eval_every": 0, **plan.methods[method]}
+        return sft.train(sft.SFTArguments(**{**shared, "model": model, **knobs}))
+    given = {**shared, "model": str(work / part_name(START, 0) / "policy"), **knobs}
     if method == "BoPO":
-        return bopo.train(bopo.BoPOArguments(**knobs))
-    return grpo.train(grpo.GRPOArguments(**knobs))
+        return bopo.train(bopo.BoPOArguments(**given))
+    return grpo.train(grpo.GRPOArguments(**given))
 
 
 def play(plan: Plan, folder: Path, log: str | None, part: Path, tasks: int | None) -> None:
