@@ -16,7 +16,7 @@ import numpy as np
 from rlroute.metrics import upper_hull
 
 Row = Mapping[str, Any]
-TRAINED_COLOUR = "#c1121f"
+TRAINED_COLOURS = ("#c1121f", "#f77f00", "#7b2cbf", "#006d77")  # one router is red, others beside it are told apart
 CEILING_COLOUR = "#444444"
 SINGLE_COLOUR = "#9a9a9a"
 BASELINE_COLOURS = (
@@ -129,16 +129,18 @@ def draw_model_costs(axis: Any, rows: Sequence[Row]) -> None:
 
 
 def _lines(axis: Any, rows: Sequence[Row], x: str, y: str, interval: str | None = None) -> None:
-    baselines = 0
+    baselines = trained = 0
     for name, part in _by_policy(r for r in rows if r["kind"] != "single").items():
         part = sorted(part, key=lambda r: float(r[x]))
         xs, ys = [r[x] for r in part], [r[y] for r in part]
         kind = part[0]["kind"]
         if kind == "trained":
-            axis.plot(xs, ys, "-o", color=TRAINED_COLOUR, lw=2.8, ms=6, label=name, zorder=6)
+            colour = TRAINED_COLOURS[trained % len(TRAINED_COLOURS)]
+            axis.plot(xs, ys, "-o", color=colour, lw=2.8, ms=6, label=name, zorder=6)
+            trained += 1
             if interval and all(interval in r for r in part):
                 low, high = zip(*(r[interval] for r in part), strict=True)
-                axis.fill_between(xs, low, high, color=TRAINED_COLOUR, alpha=0.15, lw=0)
+                axis.fill_between(xs, low, high, color=colour, alpha=0.15, lw=0)
         elif kind == "ceiling":
             style = (0, (5, 2)) if "latent" in name else (0, (1, 1.5))
             axis.plot(xs, ys, ls=style, color=CEILING_COLOUR, lw=1.4, label=name, zorder=4)

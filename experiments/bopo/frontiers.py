@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlroute.metrics import upper_hull
-from rlroute.plots import BASELINE_COLOURS, CEILING_COLOUR, MARKERS, SINGLE_COLOUR, TRAINED_COLOUR
+from rlroute.plots import BASELINE_COLOURS, CEILING_COLOUR, MARKERS, SINGLE_COLOUR, TRAINED_COLOURS
 
 RESULTS = Path(__file__).parent / "results"
 FIRST = "BoPO"
@@ -67,7 +67,7 @@ def _caps(axis: Any, parts: dict[str, Any], caps: list[str], trained: list[str])
 
 
 def _look(name: str, i: int) -> dict[str, Any]:
-    colour = TRAINED_COLOUR if name == FIRST else BASELINE_COLOURS[i % len(BASELINE_COLOURS)]
+    colour = TRAINED_COLOURS[0] if name == FIRST else BASELINE_COLOURS[i % len(BASELINE_COLOURS)]
     return {"color": colour, "marker": MARKERS[i % len(MARKERS)], "zorder": 6 if name == FIRST else 5}
 
 
