@@ -260,7 +260,8 @@ def text_routers() -> str:
     for row in data["results"]:
         if row["policy"] in shown:
             shown[row["policy"]][row["setting"]] = row["reward"]
-    against = data["verdicts"]["GRPO"]
+    shown_best = "GRPO at 0.01"
+    against = data["verdicts"][shown_best]
     rows = []
     for name, listed in data["figures"].items():
         means = [
@@ -278,10 +279,12 @@ def text_routers() -> str:
         rows.append([name, *(f"{rewards[s]:.3f} {_word(v)}" for s, v in zip(settings, against[name], strict=True))])
     parameters = data["figures"]["GRPO"][0]["model"]["parameters"]
     groups = data["results"][0]["groups"]
+    share = 100 * max(data["one_call_shares"])
     head = (
-        f"A model of {parameters:,} parameters on {groups} test questions: reward (exact match, calls a question, "
-        f"share of the most used model), {len(data['seeds']['SFT'])} seed of the supervised start and "
-        f"{len(data['seeds']['GRPO'])} of GRPO; + GRPO beats it, = tie, − it beats GRPO:"
+        f"Text routers of {parameters:,} parameters and numeric PPO on {groups} test questions: reward (exact match, calls "
+        f"a question, share of the most used model; {share:.0f} % were each asked once of what is best at it). One "
+        f"supervised start, from it {len(data['seeds'][shown_best])} seeds of GRPO over all weights and of GRPO at .01 "
+        f"alone; + {shown_best} beats it, = tie, − it beats {shown_best}:"
     )
     return f"{head}\n\n{table(['policy', *settings], rows)}"
 

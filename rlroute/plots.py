@@ -16,7 +16,7 @@ import numpy as np
 from rlroute.metrics import upper_hull
 
 Row = Mapping[str, Any]
-TRAINED_COLOURS = ("#c1121f", "#f77f00", "#7b2cbf", "#006d77")  # one router is red, others beside it are told apart
+TRAINED_COLOURS = ("#c1121f", "#000000", "#0f5132", "#6f1d77")  # one router is red, others beside it are told apart
 CEILING_COLOUR = "#444444"
 SINGLE_COLOUR = "#9a9a9a"
 BASELINE_COLOURS = (

@@ -75,7 +75,7 @@ class ColumnarLearner(PPOTorchLearner):
                 parts = self.descend(table)
                 continue
             for chosen in torch.randperm(rows).tensor_split(count):
-                parts = self.descend(_rows(table, chosen))
+                parts = self.descend(_rows(table, chosen.sort().values))  # in order, alike rows stay in one piece
         self._log(parts, rows, {ADVANTAGE_S: ready - began, UPDATE_S: time.perf_counter() - ready})
         self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce()

@@ -226,7 +226,7 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):
             asking = deciding
             if playing is not None:  # what slots of a group see alike is asked once
                 alike = columns["alike"][t]
-                self._alike(observation, mask, playing, alike)
+                self._find(observation, mask, playing, alike)
                 deciding = np.flatnonzero(playing)
                 asking = deciding[alike[deciding] == deciding]
             seen = {"observation": torch.from_numpy(observation[asking]), "action_mask": torch.from_numpy(mask[asking])}
@@ -240,7 +240,16 @@ class ColumnarEnvRunner(SingleAgentEnvRunner):
             chosen = choose(torch.from_numpy(columns["logits"][t, deciding]), explore)
             columns["action"][t, deciding] = chosen.numpy()
 
-    def _alike(self, observation: Any, mask: Any, playing: Any, alike: NDArray[Any]) -> None:
+    def _find(
+        self,
+        observation: NDArray[np.float32],  # (N, D)
+        mask: NDArray[np.int8],  # (N, A)
+        playing: NDArray[np.bool_],  # (N,)
+        alike: NDArray[np.int64],  # (N,) written, see `find_alike`
+    ) -> None:
+        if self._blurred is not None:  # by noise of each slot's own, so that no two see the same
+            alike[:] = np.arange(len(alike))
+            return
         if self._find_alike is None:
             self._find_alike = bind(find_alike, observation, mask, playing, self.config.group_size, alike)
         self._find_alike(observation, mask, playing, self.config.group_size, alike)

@@ -23,9 +23,7 @@ class TrainingArguments:
     steps: int = 100  # updates
     learning_rate: float = 1e-4  # AdamW's step size at the start; it falls linearly to 0
     micro_batch: int = 16  # sequences that go through the model at once while it learns
-    gradient_checkpointing: bool = (
-        False  # compute activations twice in place of keeping them, for models that are large
-    )
+    gradient_checkpointing: bool = False  # compute activations twice in place of keeping them
     turn_tokens: int = 96  # tokens that a turn may have while sampling; it is cut there
     eval_every: int = 50  # updates between two evaluations on val; 0: none
     eval_tasks: int = 64  # tasks of an evaluation

@@ -1,8 +1,8 @@
 """What the supervised start imitates: reference policies played in the text environments, with a templated rationale.
 
-- ThinkRoute: an expert that asks the best model of each kind of question once, mixed with an explorer that asks models
-  at random and lets the checker decide. A start without a preference hardly rises, one without exploration has nothing
-  to rise from.
+- ThinkRoute: an expert that asks the best model of each kind of question, and the next best where the checker rejects
+  an answer, mixed with an explorer that asks models at random and lets the checker decide. A start without a
+  preference hardly rises, one without exploration has nothing to rise from.
 - BudgetRoute: BoSFT's demonstrations, always-small or the cheapest recorded success (`rlroute.envs.budget_route`).
 - EffortRoute: the labels of minimum sufficient effort (`rlroute.envs.effort_route.labels`).
 - ToolGraph: the healing router.
@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from rlroute.agents.trl.persistent import GOOD, Persistent
 from rlroute.envs.demonstrate import Act, Rationale, Transcript, demonstrate
 from rlroute.envs.think_route.text import ThinkRouteTextEnv
 
-GOOD = 0.5  # a verdict to be content with
-HOPE = 0.5  # of what a choice is mostly worth, what it is after another was wrong on the same question
 EXPERT_SHARE = 0.8  # of ThinkRoute's demonstrations
 MOST_CALLS = 3  # of an explorer
 
@@ -148,24 +147,6 @@ def _think_route(env: Any, rng: np.random.Generator) -> Iterator[Demonstration]:
 def _expert(env: Any) -> Any:
     """Asks what is best at questions of the task; where a log tells no tasks apart, by a ridge regression on texts."""
     from rlroute.envs.think_route.experience import Experience
-    from rlroute.envs.think_route.references import SingleShot
-
-    class Persistent(SingleShot):
-        """After an answer that the checker rejects, asks the next best choice while that is worth its price."""
-
-        def plan(self, rows: Any, legal: Any) -> Any:
-            think, call, accept = super().plan(rows, legal)
-            d = self.dynamics
-            heard = d.num_heard[rows]
-            verdict = np.where(np.arange(d.heard_row.shape[1]) < heard[:, None], d.verdict_seen[rows], np.nan)
-            known = np.isfinite(verdict).any(axis=1)
-            best = np.nan_to_num(verdict, nan=-1.0).argmax(axis=1)
-            rejected = known & (np.nan_to_num(verdict, nan=-1.0).max(axis=1) < GOOD)
-            worth = HOPE * self.experience.quality(self.predictor)[d.state[rows]] - self.price(rows)
-            worth = np.where(self.open_calls(rows, legal) & (d.count[rows] == 0), worth, -np.inf)
-            again = rejected & (worth.max(axis=1) > 0)
-            heard_best = d.heard_choice[rows, best]
-            return think, np.where(again, worth.argmax(axis=1), call), np.where(known, heard_best, accept)
 
     dynamics = numeric_twin(env).dynamics
     predictor = "task" if len(dynamics.arrays.task_names) > 1 else "ridge"

@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 from plans import Plan
 
-from rlroute.evaluation import MakeEnv, Score, evaluate
-from rlroute.policies import dynamics_of
+from rlroute.evaluation import MakeEnv, Score, roots
+from rlroute.policies import Actions, Array, Policy, dynamics_of
+from rlroute.rollout import rollout
 
 NAME = "numeric PPO"
 
 
 class Tally:
-    """A policy that counts how often each choice is called."""
+    """A policy that counts how often each choice is called; every slot of its environment has to play a task."""
 
-    reads_terms = True  # so that it is played anew at every setting
-
-    def __init__(self, policy: Any) -> None:
+    def __init__(self, policy: Policy) -> None:
         self.policy, self.name = policy, policy.name
         self.calls = np.zeros(0, np.int64)  # (num_choices,)
 
@@ -31,8 +30,8 @@ class Tally:
         self.calls = np.zeros(layout.num_choices, np.int64)
         self.policy.begin(env)
 
-    def act(self, observation: np.ndarray, action_mask: np.ndarray) -> np.ndarray:
-        """(N, …), (N, num_actions) → (N,); episodes that are over are not counted."""
+    def act(self, observation: Array, action_mask: Array) -> Actions:
+        """(N, D), (N, num_actions) → (N,); episodes that are over are not counted."""
         actions = np.asarray(self.policy.act(observation, action_mask))
         called = actions[np.asarray(self.dynamics.active, bool)] - self.first
         called = called[(called >= 0) & (called < len(self.calls))]
@@ -52,16 +51,17 @@ def train(plan: Plan, seed: int, log: str | None, out: Path) -> Path:
     return ppo.train(f"rlroute:{plan.env}", given, out, ppo.PPOArguments(seed=seed, **plan.numeric))
 
 
-def play(plan: Plan, folder: Path, make_env: MakeEnv) -> tuple[list[Score], dict[str, Any]]:
-    """What the router comes to on test at every setting, and the figures of text routers that it has as well."""
-    from rlroute import load_policy
-
+def play(plan: Plan, policy: Policy, make_env: MakeEnv, tasks: int | None) -> tuple[list[Score], dict[str, Any]]:
+    """What a router comes to on the first `tasks` of test at every setting, and the figures of text routers that it
+    has as well."""
     scores, told = [], []
     for setting in plan.settings:
-        tally = Tally(load_policy(folder))
-        score = evaluate(make_env, [setting], {NAME: tally}, "test", kind="trained").scores[NAME][0]
-        scores.append(score)
-        told.append(figures(score, tally.calls))
+        played = roots(make_env("test", num_envs=1, **setting.arguments))[:tasks]
+        tally = Tally(policy)
+        # As many slots as tasks: a rollout fills slots that are left over with copies of the last task.
+        env = make_env("test", num_envs=len(played), **setting.arguments)
+        scores.append(Score.of(rollout(env, tally, played)))
+        told.append(figures(scores[-1], tally.calls))
     return scores, {"figures": told}
 
 
@@ -72,9 +72,9 @@ def figures(score: Score, calls: np.ndarray) -> dict[str, float]:
     return {**means, "router_cost_usd": 0.0, "faulty": 0.0, "top_share": float(calls.max() / max(1, calls.sum()))}
 
 
-def one_call_shares(plan: Plan, make_env: MakeEnv) -> list[float]:
-    """At every setting, the share of the most used choice were every question of test asked once of what is worth most
-    on it; empty where tasks are no single questions.
+def one_call_shares(plan: Plan, make_env: MakeEnv, tasks: int | None) -> list[float]:
+    """At every setting, the share of the most used choice were each question of test asked once of what is worth most
+    on it; empty where tasks are no single questions. `tasks` as in `play`.
 
     Worth is the recorded mean over attempts less the price, which no policy knows beforehand `[ours]`: how uneven
     calls are for no other reason than what the choices are good at.
@@ -83,9 +83,10 @@ def one_call_shares(plan: Plan, make_env: MakeEnv) -> list[float]:
         return []
     from rlroute.envs.think_route.experience import Experience
 
-    dynamics = dynamics_of(make_env("test"))
-    experience, roots = Experience.of(dynamics), np.asarray(dynamics.roots)
-    quality, cost = experience.recorded[roots], np.nan_to_num(experience.recorded_cost[roots])
+    env = make_env("test", num_envs=1)
+    dynamics, asked = dynamics_of(env), roots(env)[:tasks]
+    experience = Experience.of(dynamics)
+    quality, cost = experience.recorded[asked], np.nan_to_num(experience.recorded_cost[asked])
     shares = []
     for setting in plan.settings:
         worth = np.where(np.isfinite(quality), quality - setting.value * cost / float(dynamics.c_ref), -np.inf)

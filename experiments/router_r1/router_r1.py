@@ -2,7 +2,7 @@
 
     python experiments/router_r1/router_r1.py                                the tiny model, all three experiments
     python experiments/router_r1/router_r1.py --only think --recording PATH  a recording that an importer knows
-    python experiments/router_r1/router_r1.py --only think --model smollm2 --processes 4      a pretrained one, on a GPU
+    python experiments/router_r1/router_r1.py --only think --model smollm2    a pretrained one, best on a GPU
 
 Each of `plans.PLANS` has one supervised start and, from it, three seeds of every algorithm. What was done is written at
 once, a file a (experiment, algorithm, seed), and not done again; results are written anew after each. On test every
@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import fields, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,11 @@ def main() -> None:
         plan = smaller(given, options)
         work = options.work / "-".join([experiment, *([name] if name else []), *told_apart(options)])
         reference = references(plan, log, work / "references", options.tasks)
-        shares = numeric.one_call_shares(plan, makes_env(plan, log))
+        shares = numeric.one_call_shares(plan, makes_env(plan, log), options.tasks)
         methods = (*plan.methods, numeric.NAME)
         jobs = [(START, 0), *((method, seed) for method in methods for seed in range(options.seeds))]
         todo = [job for job in jobs if not (work / part_name(*job) / "figures.json").is_file()]
+        write = partial(write_results, options.out / work.name, experiment, plan, reference, shares=shares)
         # A fresh process for each, so that none finds the memory of a device full of what another left there.
         with ProcessPoolExecutor(options.processes, get_context("spawn"), max_tasks_per_child=1) as pool:
             if (START, 0) in todo:  # all others begin with it
@@ -63,8 +65,8 @@ def main() -> None:
                 [pool.submit(train_and_play, plan, *job, log, options.model, work, options.tasks) for job in todo]
             ):
                 part.result()
-                write_results(options.out / work.name, experiment, plan, reference, finished_parts(work, jobs), shares)
-        write_results(options.out / work.name, experiment, plan, reference, finished_parts(work, jobs), shares)
+                write(finished_parts(work, jobs))
+        write(finished_parts(work, jobs))
 
 
 def told_apart(options: argparse.Namespace) -> list[str]:
@@ -111,7 +113,7 @@ def train_and_play(
     """All that is done for one router."""
     part = work / part_name(method, seed)
     if method == numeric.NAME:
-        play_numeric(plan, numeric.train(plan, seed, log, part), log, part)
+        play_numeric(plan, numeric.train(plan, seed, log, part), log, part, tasks)
     else:
         play(plan, train(plan, method, seed, log, model, work), log, part, tasks)
 
@@ -180,11 +182,12 @@ def curve(metrics: Path) -> dict[str, list[float]]:
     return {name: [line[f"episode/{name}"] for line in played] for name in CURVES} if played else {}
 
 
-def play_numeric(plan: Plan, folder: Path, log: str | None, part: Path) -> None:
-    """The same for a numeric router, on all tasks."""
+def play_numeric(plan: Plan, folder: Path, log: str | None, part: Path, tasks: int | None) -> None:
+    """The same for a numeric router."""
+    from rlroute import load_policy
     from rlroute.report import write_text
 
-    scores, told = numeric.play(plan, folder, makes_env(plan, log))
+    scores, told = numeric.play(plan, load_policy(folder), makes_env(plan, log), tasks)
     save_scores(part / "scores.npz", {"router": scores})
     write_text(part / "figures.json", json.dumps(told, indent=1) + "\n")
 

@@ -128,15 +128,16 @@ def page(
     """The page of Markdown."""
     family = pooled.family.split("/")[-1]
     groups = len(np.unique(pooled.scores[next(iter(told))][0].group))
-    model = next(iter(told.values()))[0]["model"]
-    device = next(iter(told.values()))[0].get("device", "one thread of a shared CPU")
+    written = [one for listed in told.values() for one in listed if "model" in one]  # by text routers
+    size = f"{written[0]['model']['kind']}, {written[0]['model']['parameters']:,} parameters" if written else "none yet"
+    device = written[0].get("device", "one thread of a shared CPU") if written else "no device yet"
     done = ", ".join(f"{method} {len(listed)}" for method, listed in seeds.items())
     parts = [
         f"# {family} over texts, log `{pooled.log}`, test",
-        f"Model: {model['kind']}, {model['parameters']:,} parameters. Seeds done: {done}. {groups} groups of test "
-        f"tasks; routers are played {'greedily' if plan.greedy else 'by drawn tokens'} and hear the draws that the "
-        "references heard. All algorithms go on from one "
-        "supervised start. Means over seeds and tasks.",
+        f"Model: {size}. Seeds done: {done}. {groups} groups of test "
+        f"tasks; text routers are played {'greedily' if plan.greedy else 'by drawn tokens'}, and all hear the draws "
+        "that the references heard. All text routers go on from one supervised start; numeric PPO is trained from none "
+        "and played greedily. Means over seeds and tasks.",
         "## Routers",
         table(["router", "setting", *TOLD], list(router_rows(plan, told))),
         *one_call(plan, shares),
