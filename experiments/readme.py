@@ -282,8 +282,8 @@ def text_routers() -> str:
     share = 100 * max(data["one_call_shares"])
     head = (
         f"Text routers of {parameters:,} parameters and numeric PPO on {groups} test questions: reward (exact match, "
-        f"calls a question, share of the most used model; {share:.0f} % were each asked once of what is best at it). One "
-        f"supervised start, from it {len(data['seeds'][shown_best])} seeds of GRPO over all weights and of GRPO at .01 "
+        f"calls a question, share of the most used model; {share:.0f} % if each were asked once of what is best at it). "
+        f"One supervised start, from it {len(data['seeds'][shown_best])} seeds of GRPO over all weights and of GRPO at .01 "
         f"alone; + {shown_best} beats it, = tie, − it beats {shown_best}:"
     )
     return f"{head}\n\n{table(['policy', *settings], rows)}"
