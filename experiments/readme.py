@@ -280,11 +280,12 @@ def text_routers() -> str:
     parameters = data["figures"]["GRPO"][0]["model"]["parameters"]
     groups = data["results"][0]["groups"]
     share = 100 * max(data["one_call_shares"])
+    seeds = len(data["seeds"][shown_best])
     head = (
         f"Text routers of {parameters:,} parameters and numeric PPO on {groups} test questions: reward (exact match, "
-        f"calls a question, share of the most used model; {share:.0f} % if each were asked once of what is best at it). "
-        f"One supervised start, from it {len(data['seeds'][shown_best])} seeds of GRPO over all weights and of GRPO at .01 "
-        f"alone; + {shown_best} beats it, = tie, − it beats {shown_best}:"
+        f"calls a question, share of the most used model; {share:.0f} % if each were asked once of the best at it). "
+        f"One supervised start, from it {seeds} seeds of GRPO over all weights and of GRPO at .01 alone; "
+        f"+ {shown_best} beats it, = tie, − it beats {shown_best}:"
     )
     return f"{head}\n\n{table(['policy', *settings], rows)}"
 
