@@ -114,7 +114,8 @@ def as_markdown(result: dict[str, Any]) -> str:
         "# How fast training is",
         f"{knobs['num_envs']} environments × {knobs['rollout_length']} steps, minibatches of {knobs['minibatch']}, "
         f"{knobs['epochs']} epochs, layers of {knobs['hidden']}; GRPO in waves of {WAVE} episodes, one "
-        f"epoch; no noise on texts, so slots of a group that see the same ask the network once. Medians of {result['repeats']} interleaved repeats, one thread.",
+        "epoch; no noise on texts, so slots of a group that see the same ask the network once. "
+        f"Medians of {result['repeats']} interleaved repeats, one thread.",
         table(["ratio", *ENVIRONMENTS, "required"], ratios),
         "Decisions a second of processor time:",
         table(["", *labels], rates),
