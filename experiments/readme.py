@@ -280,11 +280,11 @@ def text_routers() -> str:
     parameters = data["figures"]["GRPO"][0]["model"]["parameters"]
     groups = data["results"][0]["groups"]
     share = 100 * max(data["one_call_shares"])
-    seeds = len(data["seeds"][shown_best])
+    seeds = ", ".join(f"{name} {len(listed)}" for name, listed in data["seeds"].items())
     head = (
         f"Text routers of {parameters:,} parameters and numeric PPO on {groups} test questions: reward (exact match, "
         f"calls a question, share of the most used model; {share:.0f} % if each were asked once of the best at it). "
-        f"One supervised start, from it {seeds} seeds of GRPO over all weights and of GRPO at .01 alone; "
+        f"GRPO goes on from the supervised start, over all weights or at one alone; seeds: {seeds}. "
         f"+ {shown_best} beats it, = tie, − it beats {shown_best}:"
     )
     return f"{head}\n\n{table(['policy', *settings], rows)}"

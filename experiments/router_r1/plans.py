@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 # Both templates are shorter than the environments' own: one pool never changes, so a small model need not read it.
 QUESTION, DECISION = str(HERE / "question.txt"), str(HERE / "decision.txt")
 
+SWEPT = (0.01, 0.05, 0.2, 0.5)  # cost weights
 THINK_KNOBS = {"steps": 60, "groups": 12, "group_size": 8, "learning_rate": 3e-4, "micro_batch": 32}
 BUDGET_KNOBS = {"steps": 30, "groups": 12, "group_size": 8, "learning_rate": 3e-4, "micro_batch": 8}
 
@@ -58,9 +59,13 @@ PLANS = {
     "think": Plan(
         env="rlroute/ThinkRoute-v0",
         trained_on={"preference": [0.01, 0.5]},
-        settings=tuple(Setting.weight(w) for w in (0.01, 0.05, 0.2, 0.5)),
+        settings=tuple(Setting.weight(w) for w in SWEPT),
         prompt=QUESTION,
-        methods={"GRPO": THINK_KNOBS, "GRPO at 0.01": {**THINK_KNOBS, "trained_on": {"preference": 0.01}}},
+        # Once over all weights, shown to the router, and once at each alone, as Router-R1 sweeps its α.
+        methods={
+            "GRPO": THINK_KNOBS,
+            **{f"GRPO at {w:g}": {**THINK_KNOBS, "trained_on": {"preference": w}} for w in SWEPT},
+        },
         warm={"steps": 2000, "demonstrations": 6000, "learning_rate": 2e-3},
         shared={"short_queries": True, "turn_tokens": 48},
         references={"thorough": False},  # a short list of knobs
