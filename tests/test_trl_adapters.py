@@ -55,6 +55,17 @@ def test_merged_adapters_say_the_same_and_come_apart_bit_for_bit(tiny: LanguageM
     assert torch.equal(logits(model), apart)
 
 
+def test_a_merge_that_fails_halfway_is_undone(tiny: LanguageModel) -> None:
+    model = adapted(tiny, 0.05)
+    last = [weight for name, weight in model.named_parameters() if "lora_B" in name][-1]
+    last.data.fill_(torch.nan)
+    before = deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="NaNs"), merged(model):
+        raise AssertionError("a merge with NaN has to fail")
+    after = model.state_dict()
+    assert all(torch.equal(after[name].nan_to_num(), before[name].nan_to_num()) for name in before)
+
+
 def test_adapters_on_bfloat16_stay_apart(tiny: LanguageModel) -> None:
     model = adapted(tiny, 0.05, torch.bfloat16)
     before = deepcopy(model.state_dict())

@@ -134,7 +134,8 @@ class ColumnarLearner(PPOTorchLearner):
         """
         optimizer = self.get_optimizer(DEFAULT_MODULE_ID)
         optimizer.zero_grad(set_to_none=True)
-        rows, total = len(minibatch["action"]), dict[str, Tensor]()
+        rows = len(minibatch["action"])
+        total: dict[str, Tensor] = {}
         width = self.module[DEFAULT_MODULE_ID].unwrapped().width
         for piece in _pieces(minibatch, math.ceil(len(minibatch["observation"]) * width / PIECE)):
             loss, parts = self.loss(piece)
@@ -192,7 +193,8 @@ class ColumnarLearner(PPOTorchLearner):
 
     def _from_groups(self, rollouts: list[Rollout]) -> list[dict[str, NDArray[Any]]]:
         """Rows of each wave: the advantage of an episode goes to all its decisions."""
-        parts, every, situations = list[dict[str, NDArray[Any]]](), [], 0
+        parts: list[dict[str, NDArray[Any]]] = []
+        every, situations = [], 0
         for rollout in rollouts:
             returns, anchors = self._returns(rollout)
             advantage = self.config.estimator(returns, anchors).reshape(-1).astype(np.float32)

@@ -133,14 +133,15 @@ def merged(model: Any) -> Iterator[Any]:
     kept = [layer.get_base_layer().weight.data for layer in layers]
     if any(weight.dtype != torch.float32 for weight in kept):
         layers, kept = [], []
-    for layer in layers:
-        layer.merge(safe_merge=True)  # into a copy
     try:
+        for layer in layers:
+            layer.merge(safe_merge=True)  # into a copy
         yield model.get_base_model() if layers else model
     finally:
         for layer, weight in zip(layers, kept, strict=True):
-            layer.unmerge()
-            layer.get_base_layer().weight.data = weight
+            if layer.merged:  # not all are where merging failed
+                layer.unmerge()
+                layer.get_base_layer().weight.data = weight
 
 
 def _read_tokenizer(folder: Path) -> Any:
