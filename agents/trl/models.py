@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,12 @@ from rlroute.agents.trl.checks import (
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@lru_cache(maxsize=2**14)
+def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Tokens of a text, kept: the episodes of a group hear and say much alike, and a tokenizer takes long to call."""
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class LanguageModel:
 
     def text_ids(self, text: str) -> list[int]:
         """Tokens of a text that continues what came before."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(token_ids(self.tokenizer, text))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of tokens, without those that only mark beginnings and ends."""
@@ -52,7 +59,7 @@ class TokenizerTokens:
 
     def count(self, text: str) -> int:
         """Tokens of a text."""
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(token_ids(self.tokenizer, text))
 
     def head(self, text: str, limit: int) -> str:
         """The first `limit` tokens of a text."""
