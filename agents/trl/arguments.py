@@ -20,6 +20,7 @@ class TrainingArguments:
     model: str = "tiny"  # "tiny", "smollm2", or a folder with a causal language model or a text policy
     lora: int = 0  # rank of LoRA adapters on all linear layers; 0: all weights are trained
     short_queries: bool = False  # ThinkRoute's demonstrations ask "this" in place of the question at hand
+    teacher: str = "paper"  # of BudgetRoute and EffortRoute: the "paper"'s data, or the best "reference" on val
     steps: int = 100  # updates
     learning_rate: float = 1e-4  # AdamW's step size at the start; it falls linearly to 0
     micro_batch: int = 16  # sequences that go through the model at once while it learns

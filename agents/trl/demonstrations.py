@@ -3,8 +3,11 @@
 - ThinkRoute: an expert that asks the best model of each kind of question, and the next best where the checker rejects
   an answer, mixed with an explorer that asks models at random and lets the checker decide. A start without a
   preference hardly rises, one without exploration has nothing to rise from.
-- BudgetRoute: BoSFT's demonstrations, always-small or the cheapest recorded success (`rlroute.envs.budget_route`).
-- EffortRoute: the labels of minimum sufficient effort (`rlroute.envs.effort_route.labels`).
+- BudgetRoute: BoSFT's demonstrations, always-small or the cheapest recorded success (`rlroute.envs.budget_route`); with
+  another teacher the per-step rule, tuned on val for every cap `[ours]`. The paper's show how many expensive calls a
+  task wants, and hardly at which steps: where they stand in a success that was drawn is mostly chance.
+- EffortRoute: the labels of minimum sufficient effort (`rlroute.envs.effort_route.labels`); with another teacher the
+  myopic bandit, tuned on val for four weights `[ours]`.
 - ToolGraph: the healing router.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
+from importlib import import_module
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -19,11 +23,16 @@ import gymnasium as gym
 import numpy as np
 
 from rlroute.agents.trl.persistent import GOOD, Persistent
+from rlroute.envs.contest import vector_env
 from rlroute.envs.demonstrate import Act, Rationale, Transcript, demonstrate
+from rlroute.envs.terms import ends
 from rlroute.envs.think_route.text import ThinkRouteTextEnv
+from rlroute.evaluation import Setting, tune
 
+PAPER, REFERENCE = "paper", "reference"  # teachers
 EXPERT_SHARE = 0.8  # of ThinkRoute's demonstrations
 MOST_CALLS = 3  # of an explorer
+WEIGHTS = 4  # of cost, that a teacher is tuned for
 
 
 class Demonstration(NamedTuple):
@@ -40,7 +49,12 @@ Shows = Callable[[Any, np.random.Generator], Iterator[Demonstration]]
 
 
 def demonstrations(
-    env_id: str, env_arguments: Mapping[str, Any], count: int, seed: int = 0, short_queries: bool = False
+    env_id: str,
+    env_arguments: Mapping[str, Any],
+    count: int,
+    seed: int = 0,
+    short_queries: bool = False,
+    teacher: str = PAPER,
 ) -> list[Transcript]:
     """`count` transcripts of a text environment, of the tasks of its split in random order.
 
@@ -58,7 +72,11 @@ def demonstrations(
             envs[changes] = env, numeric_twin(env)
         return envs[changes]
 
-    shows = SHOWS[pair()[0].dynamics.family](pair()[0], np.random.default_rng(seed))
+    family, known = pair()[0].dynamics.family, {PAPER: SHOWS, REFERENCE: SHOWS_OF_REFERENCES}
+    if family not in known.get(teacher, {}):
+        listed = [name for name, shows in known.items() if family in shows]
+        raise ValueError(f"teacher={teacher!r}: expected {' or '.join(map(repr, listed))} for {family}")
+    shows = known[teacher][family](pair()[0], np.random.default_rng(seed))
     return [
         demonstrate(*pair(d.changes), d.act, seed=d.seed, options=d.options, rationale=d.rationale)
         for d in islice(shows, count)
@@ -229,6 +247,45 @@ def _why_tool(numeric: Any, action: int) -> str:
     return "the cheapest way on"
 
 
+# ------------------------------------------------------------------------------------- the best of references
+
+
+def _by_reference(name: str, why: Rationale) -> Shows:
+    """The reference `name` of a family, the candidate that does best on val for each cap, or for `WEIGHTS` weights."""
+
+    def shows(env: Any, rng: np.random.Generator) -> Iterator[Demonstration]:
+        dynamics = env.dynamics
+        given = {field.name: getattr(dynamics.arguments, field.name) for field in fields(dynamics.arguments)}
+        del given["split"]
+
+        def make_env(split: str, **terms: Any) -> Any:
+            return vector_env(dynamics.family, split, **{**given, **terms})
+
+        settings = _settings(dynamics.arguments)
+        module = import_module(type(dynamics).__module__.rsplit(".", 1)[0] + ".references")
+        candidates = module.references(make_env("train", **settings[0].arguments))[name]
+        acts = [acting(tuned.policy) for tuned in tune(make_env, settings, {name: candidates})[name]]
+        for task, seed in _tasks(env, rng):
+            at = int(rng.integers(len(settings)))
+            changes = tuple(settings[at].arguments.items())
+            yield Demonstration(acts[at], seed, {"task": task}, why, changes)
+
+    return shows
+
+
+def _settings(arguments: Any) -> list[Setting]:
+    """The terms that teachers are tuned for: every cap on calls in the range, or weights that span theirs."""
+    if arguments.budget_calls is not None:
+        low, high = ends(arguments.budget_calls)
+        return [Setting.calls(cap) for cap in range(int(low), int(high) + 1)]
+    low, high = ends(arguments.preference)
+    return [Setting.weight(float(w)) for w in (np.geomspace(low, high, WEIGHTS) if low < high else [low])]
+
+
+SHOWS_OF_REFERENCES: dict[str, Shows] = {
+    "rlroute/BudgetRoute-v0": _by_reference("per-step rule", _why_step),
+    "rlroute/EffortRoute-v0": _by_reference("myopic bandit", _why_effort),
+}
 SHOWS: dict[str, Shows] = {
     "rlroute/ThinkRoute-v0": _think_route,
     "rlroute/BudgetRoute-v0": _budget_route,

@@ -41,7 +41,12 @@ def train(arguments: SFTArguments) -> Path:
     out = Path(arguments.out)
     checkpoint = begin_run(out, "SFT", arguments)
     shown = demonstrations(
-        arguments.env, arguments.env_arguments, arguments.demonstrations, arguments.seed, arguments.short_queries
+        arguments.env,
+        arguments.env_arguments,
+        arguments.demonstrations,
+        arguments.seed,
+        arguments.short_queries,
+        arguments.teacher,
     )
     language = model_to_train(arguments.model, lambda: texts_of(shown), arguments)
     env = make_envs(arguments.env, arguments.env_arguments, language, 1)[0]

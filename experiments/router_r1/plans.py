@@ -54,7 +54,7 @@ def pretrained(plan: Plan) -> Plan:
     return replace(plan, methods=methods, warm=warm, shared={**plan.shared, "turn_tokens": 64})
 
 
-PLANS = {
+PLANS: dict[str, Plan] = {
     # (a) Router-R1's protocol: rounds of searches, cost weights swept into a frontier.
     "think": Plan(
         env="rlroute/ThinkRoute-v0",
@@ -97,5 +97,18 @@ PLANS = {
         shared={"turn_tokens": 24},
         numeric={"total_steps": 600_000},
         greedy=False,
+    ),
+}
+# The same two with a start that shows when, not only how often, more is worth it: a reference is the teacher `[ours]`.
+PLANS |= {
+    "budget_rule": replace(
+        PLANS["budget"],
+        methods={name: {**knobs, "steps": 60} for name, knobs in PLANS["budget"].methods.items()},
+        warm={**PLANS["budget"].warm, "teacher": "reference"},
+    ),
+    "effort_bandit": replace(
+        PLANS["effort"],
+        methods={name: {**knobs, "steps": 60} for name, knobs in PLANS["effort"].methods.items()},
+        warm={**PLANS["effort"].warm, "teacher": "reference"},
     ),
 }
