@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -134,3 +134,55 @@ class TurnSampler:
 def _picked(tokens: Tensor, logprobs: Tensor, rows: list[int]) -> tuple[list[int], list[float]]:
     all_tokens, all_logprobs = tokens.tolist(), logprobs.tolist()
     return [all_tokens[row] for row in rows], [all_logprobs[row] for row in rows]
+
+
+class Texts(Protocol):
+    """Texts that a model and an environment write by turns, row by row."""
+
+    @property
+    def seconds(self) -> float:
+        """That the model took."""
+        ...
+
+    def read(self, prompts: Sequence[list[int]], group: int) -> None:
+        """Begin with the tokens of prompts; those of a `group` in a row are alike."""
+        ...
+
+    def turn(self, limits: Sequence[int], greedy: bool) -> list[Turn]:
+        """One turn for every row, of at most so many tokens."""
+        ...
+
+    def go_on(self, rows: Sequence[int], replies: Sequence[list[int]]) -> None:
+        """Keep only `rows`, whose turn was not empty, and append to each the tokens of the reply to it."""
+        ...
+
+
+class CachedTexts:
+    """`Texts` in the cache of a model of transformers."""
+
+    def __init__(self, sampler: TurnSampler, model: Any, pad: int) -> None:
+        self.sampler, self.sequences = sampler, Sequences(model, pad)
+        self.logits = torch.empty(0)
+        self.latest: list[Turn] = []
+
+    @property
+    def seconds(self) -> float:
+        return self.sequences.seconds
+
+    def read(self, prompts: Sequence[list[int]], group: int) -> None:
+        if group == 1:
+            self.logits = self.sequences.feed(prompts)
+            return
+        first = self.sequences.feed(prompts[::group])  # what a group has in common is read once
+        self.sequences.repeat(group)
+        self.logits = first.repeat_interleave(group, dim=0)
+
+    def turn(self, limits: Sequence[int], greedy: bool) -> list[Turn]:
+        self.latest = self.sampler.turn(self.sequences, self.logits, limits, greedy)
+        return self.latest
+
+    def go_on(self, rows: Sequence[int], replies: Sequence[list[int]]) -> None:
+        self.sequences.keep(rows)
+        # The last token of a turn was sampled and not read yet.
+        chunks = [self.latest[row].ids[-1:] + reply for row, reply in zip(rows, replies, strict=True)]
+        self.logits = self.sequences.feed(chunks)

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from rlroute.agents.trl.generation import Sequences, TurnSampler
+from rlroute.agents.trl.generation import CachedTexts, Texts, TurnSampler
 from rlroute.agents.trl.models import LanguageModel, TokenizerTokens, merged
 from rlroute.rewards import COST_USD, LATENCY_S, QUALITY
 from rlroute.rollout import Episodes, finished
@@ -84,7 +84,9 @@ class Player:
 
     def __init__(self, language: LanguageModel, stops: Sequence[str], turn_tokens: int) -> None:
         self.language, self.turn_tokens = language, turn_tokens
+        self.stops = tuple(stops)
         self.sampler = TurnSampler(language, stops)
+        self.llm: Any = None  # an engine of vLLM to sample with, in place of the model itself
         self.clock = Clock()
         self.context = int(getattr(language.model.config, "max_position_embeddings", 0) or 1 << 30)
 
@@ -94,27 +96,21 @@ class Player:
     ) -> list[Rollout]:
         """One episode in each environment; those of a `group` in a row begin with the same prompt.
 
-        `model` is the model as a trainer wraps it; by default the bare one.
+        `model` is the model to sample with where there is no engine for that; by default the bare one.
         """
         began = time.perf_counter()
-        model = model or self.language.model
         rollouts = [self._begin(env, start) for env, start in zip(envs, starts, strict=True)]
-        sequences = Sequences(model, self.language.tokenizer.pad_token_id)
+        texts = self._texts(model)
         shared = all(rollouts[i].prompt == rollouts[i - i % group].prompt for i in range(len(rollouts)))
-        if shared and group > 1:  # what a group has in common is read once
-            first = sequences.feed([rollout.prompt_ids for rollout in rollouts[::group]])
-            sequences.repeat(group)
-            logits = first.repeat_interleave(group, dim=0)
-        else:
-            logits = sequences.feed([rollout.prompt_ids for rollout in rollouts])
+        texts.read([rollout.prompt_ids for rollout in rollouts], group if shared else 1)
         live = list(range(len(envs)))
         while live:
-            before, model_before = time.perf_counter(), sequences.seconds
+            before, model_before = time.perf_counter(), texts.seconds
             limits = [self._room(envs[i], rollouts[i]) for i in live]
-            turns = self.sampler.turn(sequences, logits, limits, greedy)
+            turns = texts.turn(limits, greedy)
             spent = time.perf_counter() - before
-            self.clock.sampling += spent - (sequences.seconds - model_before)
-            going, chunks = [], []
+            self.clock.sampling += spent - (texts.seconds - model_before)
+            going, replies = [], []
             for row, (i, turn) in enumerate(zip(live, turns, strict=True)):
                 rollouts[i].add(turn.ids, turn.logprobs)
                 self.clock.sampled_tokens += len(turn.ids)
@@ -128,15 +124,21 @@ class Player:
                     continue
                 rollouts[i].add(ids)
                 going.append(row)
-                chunks.append(turn.ids[-1:] + ids)
+                replies.append(ids)
             live = [live[row] for row in going]
             if live:
-                sequences.keep(going)
-                logits = sequences.feed(chunks)
-        self.clock.model += sequences.seconds
+                texts.go_on(going, replies)
+        self.clock.model += texts.seconds
         self.clock.episodes += len(rollouts)
         self.clock.total += time.perf_counter() - began
         return rollouts
+
+    def _texts(self, model: Any) -> Texts:
+        if self.llm is None:
+            return CachedTexts(self.sampler, model or self.language.model, self.language.tokenizer.pad_token_id)
+        from rlroute.agents.trl.vllm import VllmTexts
+
+        return VllmTexts(self.llm, self.stops)
 
     def _begin(self, env: Any, start: Start) -> Rollout:
         seed, options = start
@@ -197,6 +199,8 @@ class Rollouts:
                 f"{len(prompts)} prompts: expected a multiple of group_size={self.group_size}, at most "
                 f"{len(self.envs)}, for which there are environments"
             )
+        # TRL has given the engine the weights of this update.
+        self.player.llm = trainer.vllm_generation.llm if trainer.use_vllm else None
         model = trainer.accelerator.unwrap_model(trainer.model)
         training = model.training
         model.eval()

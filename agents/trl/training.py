@@ -24,6 +24,7 @@ from rlroute.agents.trl.checks import ModelError, refuse_empty_texts, refuse_sho
 from rlroute.agents.trl.models import LanguageModel, load_model, lora_config
 from rlroute.agents.trl.rollouts import Player, Rollouts, make_envs
 from rlroute.agents.trl.trainer import Estimator, Shaping, plain_returns
+from rlroute.agents.trl.vllm import refuse_no_vllm
 from rlroute.report import write_text
 
 CHECKPOINTS, STATE_FILE, RUN_FILE = "checkpoints", "trainer_state.json", "run.json"
@@ -40,6 +41,8 @@ class RolloutArguments(TrainingArguments):
     kl: float = 0.0  # weight of the KL divergence from the model of the start, which has to be a folder then
     entropy: float = 0.0  # weight of the entropy bonus
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
+    vllm: bool = False  # sample with vLLM beside the trainer on the same GPU; the model has to be a folder
+    vllm_memory: float = 0.3  # share of the GPU's memory for it
     sft_steps: int = 400  # supervised updates on demonstrations before, unless the model is a text policy; 0: none
     sft_learning_rate: float = 2e-3  # of these; a pretrained model wants a hundredth of it
 
@@ -59,6 +62,8 @@ def train_on_episodes(
     batch = arguments.groups * arguments.group_size
     if batch % arguments.micro_batch:
         raise ValueError(f"micro_batch={arguments.micro_batch}: expected a divisor of groups × group_size = {batch}")
+    if arguments.vllm:
+        refuse_no_vllm(arguments.model, Path(arguments.model).is_dir() or arguments.sft_steps > 0)
     start = warm_start(arguments)
     checkpoint = begin_run(out, name, arguments)
     language = model_to_train(start, lambda: vocabulary_texts(arguments), arguments)
@@ -144,6 +149,9 @@ def grpo_config(arguments: RolloutArguments, out: Path) -> Any:
         max_grad_norm=arguments.max_grad_norm,
         temperature=1.0,
         shuffle_dataset=False,
+        use_vllm=arguments.vllm,
+        vllm_mode="colocate",
+        vllm_gpu_memory_utilization=arguments.vllm_memory,
     )
 
 
