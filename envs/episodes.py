@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rlroute.envs.arguments import EpisodeArguments
-from rlroute.envs.slots import Rules, Shown, idle_slots, nothing_shown, totals_vector
+from rlroute.envs.slots import Rules, Shown, idle_slots, nothing_shown, side_by_side
 from rlroute.envs.terms import Terms
 from rlroute.jit import bind
 from rlroute.layout import Layout
-from rlroute.rewards import Totals
+from rlroute.rewards import VECTOR_NAMES, Totals
 from rlroute.splits import SPLITS
 
 
@@ -27,8 +27,10 @@ class EpisodeDynamics(ABC):
     family: ClassVar[str]
     arguments_type: ClassVar[type[EpisodeArguments]]
     enter_all: ClassVar[Callable[..., None]]  # kernel (rules, game, which (M,), tasks (M,)): starts episodes
-    step_all: ClassVar[Callable[..., None]]  # kernel (rules, game, action (num_envs,), shown): moves all slots
+    # Kernel (rules, game, action (num_envs,), shown): moves all slots, or none and returns False for what is no action.
+    step_all: ClassVar[Callable[..., bool]]
     slot_fields: ClassVar[dict[str, Any]]  # what a slot holds beside `slots.SLOT`
+    tallies: ClassVar[tuple[str, ...]] = ()  # of these, whole numbers side by side that `info` tells
     arguments: EpisodeArguments
     layout: Layout
     game: Any  # the family's NamedTuple of arrays; has slots, mask and seen
@@ -44,12 +46,13 @@ class EpisodeDynamics(ABC):
         self.slots = idle_slots(num_envs, self.slot_fields)
         self.terms = Terms(*(self.slots[name] for name in Terms._fields))
         self.totals = Totals(*(self.slots[name] for name in Totals._fields))
-        self.totals_vector = totals_vector(self.slots)  # (num_envs, 4), in the order of the reward vector
+        self.totals_vector = side_by_side(self.slots, VECTOR_NAMES)  # (num_envs, 4)
+        self.tally = side_by_side(self.slots, self.tallies)  # (num_envs, tallies)
         self.key = np.uint64(0)
         self.group_size = 1
         self.restarts = False  # whether a finished slot begins anew in the next step
         self._rules: Rules | None = None
-        self._kernels: tuple[Callable[..., None], Callable[..., None]] | None = None
+        self._kernels: tuple[Callable[..., None], Callable[..., bool]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle says how these were made, as Gymnasium's EzPickle does for environments; episodes begin anew."""
@@ -71,10 +74,6 @@ class EpisodeDynamics(ABC):
     def expensive_calls(self) -> np.ndarray:
         """Of these, calls that `budget_calls` counts, (num_envs,)."""
         return np.zeros(self.num_envs, np.int64)
-
-    def extra_info(self) -> dict[str, np.ndarray]:
-        """What a family tells in `info` beside mask, reward vector and totals, each (num_envs, …)."""
-        return {}
 
     # -- what policies may read ---------------------------------------------------------------------------------
 
@@ -122,8 +121,12 @@ class EpisodeDynamics(ABC):
 
     @property
     def observation(self) -> np.ndarray:
-        """What policies see now, (num_envs, layout.size) float32; overwritten by the next step."""
+        """What policies see now, (num_envs, layout.size) float32; perhaps overwritten by the next step."""
         return np.asarray(self.game.seen)
+
+    def observe(self, which: np.ndarray) -> np.ndarray:
+        """What policies see now of the slots `which` (M,), (M, layout.size) float32: an array of its own."""
+        return np.asarray(self.game.seen[which])
 
     # -- episodes -----------------------------------------------------------------------------------------------
 
@@ -153,16 +156,18 @@ class EpisodeDynamics(ABC):
         given = np.full(len(which), -1) if tasks is None else np.asarray(tasks, np.int64).copy()
         self._bound()[0](self.rules, self.game, np.array(which, np.int64), given)
 
-    def step(self, action: np.ndarray) -> Shown:
-        """Move every active slot by its action, (num_envs,) int64; idle slots stay as they are."""
-        shown = nothing_shown(self.num_envs, self.layout.size)
-        self._bound()[1](self.rules, self.game, action, shown)
-        return shown
+    def step(self, action: np.ndarray) -> Shown | None:
+        """Move every active slot by its action, (num_envs,) int64; idle slots stay as they are.
 
-    def _bound(self) -> tuple[Callable[..., None], Callable[..., None]]:
+        None, and nothing has moved, where some number is no action.
+        """
+        shown = nothing_shown(self.num_envs, self.layout.size, len(self.tallies))
+        return shown if self._bound()[1](self.rules, self.game, action, shown) else None
+
+    def _bound(self) -> tuple[Callable[..., None], Callable[..., bool]]:
         """The two kernels, ready to be called."""
         if self._kernels is None:
-            numbers, shown = np.zeros(1, np.int64), nothing_shown(1, self.layout.size)
+            numbers, shown = np.zeros(1, np.int64), nothing_shown(1, self.layout.size, len(self.tallies))
             kind = type(self)
             self._kernels = (
                 bind(kind.enter_all, self.rules, self.game, numbers, numbers),

@@ -117,11 +117,13 @@ class RoutingVectorEnv(gym.vector.VectorEnv, gym.utils.EzPickle):
         dynamics.begin(which, tasks)
         nothing = np.zeros((self.num_envs, len(VECTOR_NAMES)))
         now = dynamics.observation.copy(), dynamics.action_mask.copy()
-        return self._told(*now, nothing, dynamics.totals_vector.copy())
+        return self._told(*now, nothing, dynamics.totals_vector.copy(), dynamics.tally.copy())
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        shown = self.dynamics.step(self._actions(actions))
-        mask, final = self.dynamics.action_mask.copy(), dict[str, Any]()
+        shown = self.dynamics.step(self._whole(actions))
+        if shown is None:
+            raise self._wrong_action(actions)
+        mask, final = self.dynamics.action_mask.copy(), None
         if self.autoreset is AutoresetMode.SAME_STEP:
             ended = shown.terminated | shown.truncated
             if ended.any():
@@ -130,34 +132,42 @@ class RoutingVectorEnv(gym.vector.VectorEnv, gym.utils.EzPickle):
                     "_final_info": ended,
                     **self._restarted(shown, mask, np.flatnonzero(ended)),
                 }
-        observation, info = self._told(shown.observation, mask, shown.vector, shown.totals)
-        return observation, shown.reward, shown.terminated, shown.truncated, info | final
+        observation, info = self._told(shown.observation, mask, shown.vector, shown.totals, shown.tallies)
+        if final:
+            info |= final
+        return observation, shown.reward, shown.terminated, shown.truncated, info
 
     def _restarted(self, shown: Shown, mask: np.ndarray, which: np.ndarray) -> dict[str, Any]:
         """Begins new episodes in the slots `which`, and shows them; returns what the old ones came to."""
         dynamics = self.dynamics
-        old = mask.copy(), shown.vector, shown.totals.copy()
+        old = mask.copy(), shown.vector, shown.totals.copy(), shown.tallies.copy()
         final_obs, _ = self._told(_only(shown.observation, which), _only(mask, which), *old[1:])
         _, final_info = self._told(shown.observation, *old)
         dynamics.begin(which)
-        shown.observation[which], mask[which] = dynamics.observation[which], dynamics.action_mask[which]
-        shown.totals[which] = dynamics.totals_vector[which]
+        shown.observation[which], mask[which] = dynamics.observe(which), dynamics.action_mask[which]
+        shown.totals[which], shown.tallies[which] = dynamics.totals_vector[which], dynamics.tally[which]
         return {"final_obs": final_obs, "final_info": final_info}
 
-    def _actions(self, actions: Any) -> np.ndarray:
-        """Actions of the action space, (num_envs,) int64; a ValueError names the first that is none."""
-        given, size = np.asarray(actions), self.layout.num_actions
+    def _whole(self, actions: Any) -> np.ndarray:
+        """Numbers for every slot as (num_envs,) int64; whether they are actions is seen in the step."""
+        given = np.asarray(actions)
         if given.shape != (self.num_envs,):
             raise ValueError(f"actions of shape {given.shape}: expected ({self.num_envs},)")
-        if given.dtype.kind not in "biuf":
-            raise ValueError(f"actions of type {given.dtype}: expected whole numbers from 0 to {size - 1}")
+        kind = given.dtype.kind
+        if kind not in "biuf":
+            raise ValueError(
+                f"actions of type {given.dtype}: expected whole numbers from 0 to {self.layout.num_actions - 1}"
+            )
         whole = np.ascontiguousarray(given, np.int64)
-        # As unsigned numbers, negative ones are beyond any action.
-        if whole.view(np.uint64).max() >= size or (given.dtype.kind == "f" and (whole != given).any()):
-            good = (given >= 0) & (given < size) & (given == np.floor(given))
-            slot = int(np.argmin(good))
-            raise ValueError(f"action {given[slot]} of slot {slot}: expected a whole number from 0 to {size - 1}")
+        if kind == "f" and (whole != given).any():
+            raise self._wrong_action(given)
         return whole
+
+    def _wrong_action(self, actions: Any) -> ValueError:
+        """Names the first of numbers for every slot that is no action."""
+        given, size = np.asarray(actions), self.layout.num_actions
+        slot = int(np.argmin((given >= 0) & (given < size) & (given == np.floor(given))))
+        return ValueError(f"action {given[slot]} of slot {slot}: expected a whole number from 0 to {size - 1}")
 
     def render(self) -> tuple[Any, ...] | None:
         """The state of every slot: as text with render_mode="ansi", as a picture with "rgb_array"."""
@@ -168,10 +178,10 @@ class RoutingVectorEnv(gym.vector.VectorEnv, gym.utils.EzPickle):
         return tuple(show(slot) for slot in range(self.num_envs))
 
     def _told(
-        self, observation: np.ndarray, mask: np.ndarray, vector: np.ndarray, totals: np.ndarray
+        self, observation: np.ndarray, mask: np.ndarray, vector: np.ndarray, totals: np.ndarray, tallies: np.ndarray
     ) -> tuple[Any, dict[str, Any]]:
         """Observations and infos, made of arrays that are not used again."""
-        everyone, extra = self._everyone, self.dynamics.extra_info()
+        everyone = self._everyone
         info = {
             "action_mask": mask,
             "_action_mask": everyone,
@@ -179,9 +189,9 @@ class RoutingVectorEnv(gym.vector.VectorEnv, gym.utils.EzPickle):
             "_reward_vector": everyone,
             "totals": totals,
             "_totals": everyone,
-            **extra,
-            **{f"_{name}": everyone for name in extra},
         }
+        for k, name in enumerate(self.dynamics.tallies):
+            info[name], info[f"_{name}"] = tallies[:, k], everyone
         return {"observation": observation, "action_mask": mask.copy()} if self.mask_in_obs else observation, info
 
     def _group_size(self, size: Any, whole: bool) -> int:
@@ -242,26 +252,29 @@ class RoutingEnv(gym.Env, gym.utils.EzPickle):
         super().reset(seed=seed)
         self.batch.reset(seed=seed, options=options)
         dynamics = self.batch.dynamics
-        return self._told(dynamics.observation[0].copy(), np.zeros(len(VECTOR_NAMES)), dynamics.totals_vector[0].copy())
+        observation, nothing = dynamics.observation[0].copy(), np.zeros(len(VECTOR_NAMES))
+        return self._told(observation, nothing, dynamics.totals_vector[0].copy(), dynamics.tally[0].copy())
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        shown = self.batch.dynamics.step(self._actions(action))
-        observation, info = self._told(shown.observation[0], shown.vector[0], shown.totals[0])
+        if isinstance(action, (int, np.integer)) and 0 <= action < self._num_actions:
+            whole = np.array([action], np.int64)
+        else:
+            whole = self.batch._whole([action])
+        shown = self.batch.dynamics.step(whole)
+        if shown is None:
+            raise self.batch._wrong_action([action])
+        observation, info = self._told(shown.observation[0], shown.vector[0], shown.totals[0], shown.tallies[0])
         return observation, shown.reward.item(), shown.terminated.item(), shown.truncated.item(), info
 
-    def _actions(self, action: Any) -> np.ndarray:
-        """The action of a batch of one, (1,) int64; a ValueError where it is none."""
-        if isinstance(action, (int, np.integer)) and 0 <= action < self._num_actions:
-            return np.array([action], np.int64)
-        return self.batch._actions([action])
-
-    def _told(self, observation: np.ndarray, vector: np.ndarray, totals: np.ndarray) -> tuple[Any, dict[str, Any]]:
+    def _told(
+        self, observation: np.ndarray, vector: np.ndarray, totals: np.ndarray, tallies: np.ndarray
+    ) -> tuple[Any, dict[str, Any]]:
         """Observation and info, made of arrays that are not used again."""
         dynamics = self.batch.dynamics
-        mask, extra = dynamics.action_mask[0].copy(), dynamics.extra_info()
+        mask = dynamics.action_mask[0].copy()
         info = {"action_mask": mask, "reward_vector": vector, "totals": totals}
-        if extra:
-            info |= {name: values[0] for name, values in extra.items()}
+        for k, name in enumerate(dynamics.tallies):
+            info[name] = tallies[k]
         return {"observation": observation, "action_mask": mask.copy()} if self.batch.mask_in_obs else observation, info
 
     def render(self) -> Any:

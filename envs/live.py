@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rlroute.envs.observing import text_size
-from rlroute.envs.recording import CALL_SIZE, CALLS, PROMPT_TOKENS, Recording, state_rows
+from rlroute.envs.recording import CALL_SIZE, PROMPT_TOKENS, Recording, price_features, state_rows
 from rlroute.envs.slots import idle_slots
 from rlroute.envs.terms import TermRanges, Terms, ends
 from rlroute.features import TextModel
@@ -184,12 +184,14 @@ class LiveBase(LiveEpisode):
         components = self.model.project(self._full_text)[:, : text_size(self.layout)]
         prior, prospect = self.model.estimates(self._full_text, extra)
         self.prompt_tokens = np.full((1, self.pool.size), prompt_tokens)
-        estimates = {"prior": prior, "prospect": prospect}
+        price = price_features(self.pool, self.prompt_tokens, self.c_ref)
+        estimates = {"prior": prior, "prospect": prospect, "price": price}
         known = (components, extra, *(estimates[name] for name in self.estimates))
         calls = np.zeros((1, self.pool.size, CALL_SIZE), np.int32)
         calls[:, :, PROMPT_TOKENS] = self.prompt_tokens
-        rows = state_rows(np.zeros((1, CALLS), np.int32), calls, np.concatenate(known, axis=1, dtype=np.float32))
-        self.recording = Recording(rows, rows.view(np.float32), records(0, {}))
+        nothing = np.zeros(1, np.int32)
+        rows = state_rows(nothing, calls, nothing, np.zeros_like(calls[:, :, 0]), np.concatenate(known, axis=1))
+        self.recording = Recording(rows, rows.view(np.int16), records(0, {}))
 
     @abstractmethod
     def callable(self) -> np.ndarray:

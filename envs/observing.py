@@ -1,21 +1,19 @@
-"""What the observations of all families share: static features of a state, scales for weights and money."""
+"""What the observations of all families share: static features of a state, and what features are called."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from rlroute.envs.recording import Recording, feature
+from rlroute.envs.scales import PENALTY_CEILING
 from rlroute.features import NUM_TEXT_COMPONENTS
 from rlroute.hints import index
 from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
 
-WEIGHT_FLOOR, WEIGHT_CEILING = 1e-3, 1e2
-LOG_WEIGHT_RANGE = math.log(WEIGHT_CEILING / WEIGHT_FLOOR)
-PENALTY_CEILING = 4.0
 SIZE_AIM = 128  # floats of an observation
 LEAST_TEXT = 16
 
@@ -68,15 +66,14 @@ class Frame(NamedTuple):
     static_size: int  # floats of text and extra features; 0 where the row of the state stands in for them
     context_size: int
     block_size: int
-    c_ref: float
-    l_ref: float
-    horizon: int  # the largest step
+    per_usd: float  # multiples of c_ref in a USD; as all that is divided by, its inverse, since divisions are slow
+    per_step: float  # share of the largest step in a step
 
 
-def make_frame(layout: Layout, c_ref: float, l_ref: float, horizon: int) -> Frame:
-    """The constants of observations in `layout`."""
+def make_frame(layout: Layout, c_ref: float, horizon: int) -> Frame:
+    """The constants of observations in `layout`; `horizon` is the largest step."""
     size = sum(feature.size for feature in layout.context if feature.name in ("text", "extra"))
-    return Frame(size, layout.context_size, layout.block_size, float(c_ref), float(l_ref), max(int(horizon), 1))
+    return Frame(size, layout.context_size, layout.block_size, 1.0 / c_ref, 1.0 / max(horizon, 1))
 
 
 def text_size(layout: Layout) -> int:
@@ -85,13 +82,13 @@ def text_size(layout: Layout) -> int:
 
 
 @kernel
-def write_static(out: np.ndarray, i: int, frame: Frame, features: np.ndarray, s: int, first: int) -> int:
+def write_static(out: np.ndarray, i: int, frame: Frame, recording: Recording, s: int, first: int) -> int:
     """Writes text and extra features of state `s`, which begin at `first`, or its row; returns where they end."""
     if frame.static_size == 0:
         out[i, 0] = s
         return index(1)
     for k in range(frame.static_size):
-        out[i, k] = features[s, first + k]
+        out[i, k] = feature(recording, s, first + k)
     return index(frame.static_size)
 
 
@@ -99,29 +96,3 @@ def write_static(out: np.ndarray, i: int, frame: Frame, features: np.ndarray, s:
 def block_at(frame: Frame, choice: int) -> int:
     """Where the block of a choice begins."""
     return index(frame.context_size + choice * frame.block_size)
-
-
-@kernel
-def weight_feature(weight: float) -> float:
-    """A weight on a log scale from 0.001 (and below) to 100 (and above), in [0, 1]."""
-    return math.log(min(max(weight, WEIGHT_FLOOR), WEIGHT_CEILING) / WEIGHT_FLOOR) / LOG_WEIGHT_RANGE
-
-
-@kernel
-def money_feature(amount: float, unit: float) -> float:
-    """An amount in multiples of `unit`, on a log2 scale from 1/256 to 256 units, in [−1, 1]; 1 for no limit."""
-    if math.isinf(amount):
-        return 1.0
-    return min(max(math.log2(max(amount / unit, 1e-9)) / 8.0, -1.0), 1.0)
-
-
-@kernel
-def penalty_feature(weight: float, amount: float, unit: float) -> float:
-    """An amount as the reward will count it, weight · amount / unit, at most 4."""
-    return min(max(weight * amount / unit, 0.0), PENALTY_CEILING)
-
-
-@kernel
-def reserve_share(reserve_usd: float, usd_left: float) -> float:
-    """A reserve as a share of the budget left, at most 1; 0 without a cap."""
-    return 0.0 if math.isinf(usd_left) else min(max(reserve_usd / max(usd_left, 1e-12), 0.0), 1.0)

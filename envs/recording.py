@@ -16,20 +16,25 @@ import numpy as np
 from rlroute.arrays import LogArrays
 from rlroute.cache import atomic_folder, cache_root
 from rlroute.draws import Stream, fold, permuted, to_unit
+from rlroute.envs.scales import money_features
 from rlroute.envs.slots import Rules
 from rlroute.features import FEATURES_VERSION, LogFeatures
 from rlroute.hints import index, prefetch
 from rlroute.jit import kernel, record_type
 from rlroute.log import ARRAYS_VERSION, Log
+from rlroute.pool import Pool
 
-VERSION = 1  # bumped when the same log would come out differently
+VERSION = 2  # bumped when the same log would come out differently
 KEPT = 8  # recordings
 MAPPED_BYTES = 2**28  # smaller tables are read: memory-mapped files have no huge pages
 ATTEMPT, POOL, POOL_SIZE = (np.uint64(stream) for stream in (Stream.ATTEMPT, Stream.POOL, Stream.POOL_SIZE))
 LINE = 16  # numbers of 4 bytes in a line of the processor's cache
-# The row of a state: two numbers of its own, three of each choice, then features.
-STEP, THINK_STATE, CALLS = range(3)
-FIRST_ROW, ATTEMPTS, PROMPT_TOKENS, CALL_SIZE = range(4)
+# The row of a state begins with whole words: one of its own, two of each choice.
+THINK_STATE, CALLS = range(2)
+FIRST_ROW, PROMPT_TOKENS, CALL_SIZE = range(3)
+# Then come halves of words: its step, how many attempts there are of each choice, and features.
+MOST = 2**15 - 1  # that half a word holds
+UNIT = np.float32(1.0 / MOST)  # of a feature: all are from −1 to 1
 # What may be known of a response; families name the fields they need. `ends` and `success` are of where it leads.
 RESPONSE: dict[str, Any] = {name: np.dtype(kind) for name, kind in (
     ("cost_usd", "f8"), ("latency_s", "f4"), ("next_state", "i4"), ("quality", "f4"), ("verdict", "f4"),
@@ -39,10 +44,11 @@ RESPONSE: dict[str, Any] = {name: np.dtype(kind) for name, kind in (
 
 
 class Recording(NamedTuple):
-    """S states, C choices, R responses. `numbers` and `features` are the same memory: a state is read in one go."""
+    """S states, C choices, R responses. `numbers` and `halves` are the same memory: a state is read in one go."""
 
-    numbers: np.ndarray  # (S, W) int32: step, think state (−1 none), and of each choice what `call_of` tells
-    features: np.ndarray  # (S, W) float32, from `features_at` on: text, extra features, estimates of each choice
+    numbers: np.ndarray  # (S, W) int32: think state (−1 none), and of each choice what `call_of` tells
+    halves: np.ndarray  # (S, 2 W) int16, from `step_at` on: step, attempts of each choice, and in `UNIT`s the features:
+    # text, extra features, estimates of each choice
     responses: np.ndarray  # (R,) records of some fields of `RESPONSE`
 
 
@@ -50,44 +56,82 @@ class Wanted(NamedTuple):
     """What kernels read of a log."""
 
     text_size: int  # components of texts; 0: no features at all
-    estimates: tuple[str, ...]  # of each choice: fields of `LogFeatures`
+    estimates: tuple[str, ...]  # of each choice: fields of `LogFeatures`, and "price", see `price_features`
     fields: tuple[str, ...]  # of responses, see `RESPONSE`
 
 
 @kernel
 def call_of(recording: Recording, state: int, choice: int, what: int) -> int:
-    """Of a call: its first response row, how many attempts there are, or its prompt tokens (−1 unknown)."""
+    """Of a call: its first response row, or its prompt tokens (−1 unknown)."""
     return recording.numbers[index(state), index(CALLS + CALL_SIZE * choice + what)]
 
 
 @kernel
+def step_at(num_choices: int) -> int:
+    """Where the step stands among the halves of the row of a state."""
+    return 2 * (CALLS + CALL_SIZE * num_choices)
+
+
+@kernel
+def attempts_of(recording: Recording, state: int, choice: int, num_choices: int) -> int:
+    """How many attempts of a call there are."""
+    return recording.halves[index(state), index(step_at(num_choices) + 1 + choice)]
+
+
+@kernel
 def features_at(num_choices: int) -> int:
-    """Where features begin in the row of a state."""
-    return CALLS + CALL_SIZE * num_choices
+    """Where features begin among the halves of the row of a state."""
+    return step_at(num_choices) + 1 + num_choices
 
 
-def state_rows(head: np.ndarray, calls: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Rows (S, W) int32 of `head` (S, 2), `calls` (S, C, 3) and `features` (S, D) float32, filled up to whole lines."""
-    parts = head, calls.reshape(len(calls), -1), np.ascontiguousarray(features).view(np.int32)
-    used = sum(part.shape[1] for part in parts)
-    rows = np.zeros((len(head), -(-used // LINE) * LINE), np.int32)
-    np.concatenate(parts, axis=1, out=rows[:, :used])
+@kernel
+def feature(recording: Recording, state: int, at: int) -> float:
+    """A feature of a state."""
+    return np.float32(recording.halves[index(state), index(at)]) * UNIT
+
+
+def price_features(pool: Pool, prompt_tokens: np.ndarray, c_ref: float) -> np.ndarray:
+    """What a call without a prompt cache is likely to cost, as a feature: (S, C) of its `prompt_tokens` (S, C)."""
+    return money_features(pool.expected_cost_usd(prompt_tokens) / c_ref)
+
+
+def state_rows(
+    think_state: np.ndarray, calls: np.ndarray, step: np.ndarray, attempts: np.ndarray, features: np.ndarray
+) -> np.ndarray:
+    """Rows (S, W) int32, filled up to whole lines.
+
+    They are made of `think_state` and `step` (S,), `calls` (S, C, 2), `attempts` (S, C) and `features` (S, D).
+    """
+    words = np.concatenate([think_state[:, None], calls.reshape(len(calls), -1)], axis=1, dtype=np.int32)
+    units = np.rint(np.clip(features, -1.0, 1.0) * MOST).astype(np.int16)
+    counts = np.minimum(np.concatenate([step[:, None], attempts], axis=1), MOST).astype(np.int16)
+    halves = np.concatenate([counts, units], axis=1)
+    used = words.shape[1] + -(-halves.shape[1] // 2)
+    rows = np.zeros((len(words), -(-used // LINE) * LINE), np.int32)
+    rows[:, : words.shape[1]] = words
+    rows.view(np.int16)[:, 2 * words.shape[1] : 2 * words.shape[1] + halves.shape[1]] = halves
     return rows
 
 
 def pack(arrays: LogArrays, features: LogFeatures, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
     """The rows of states and the records of responses of a log."""
+    most = int(arrays.num_attempts.max())
+    if most > MOST:
+        raise ValueError(f"{most:,} attempts of one choice in one state: expected at most {MOST:,}")
     calls = np.empty((*arrays.num_attempts.shape, CALL_SIZE), np.int32)
     calls[:, :, FIRST_ROW] = arrays.cell[:-1].reshape(arrays.num_attempts.shape)
-    calls[:, :, ATTEMPTS] = arrays.num_attempts
     calls[:, :, PROMPT_TOKENS] = arrays.prompt_tokens_of
     shown = [np.empty((arrays.num_states, 0), np.float32)]
     if wanted.text_size:
         shown += [features.text[:, : wanted.text_size], features.extra]
-    shown += [getattr(features, name) for name in wanted.estimates]
-    head = np.stack([arrays.step, arrays.think_state], axis=1, dtype=np.int32)
-    rows = state_rows(head, calls, np.concatenate(shown, axis=1, dtype=np.float32))
-    responses = np.zeros(arrays.num_responses, record_type({name: RESPONSE[name] for name in wanted.fields}))
+    for name in wanted.estimates:
+        if name == "price":
+            pool, c_ref = Pool.from_log(arrays, features), features.reference.cost_usd
+            shown.append(price_features(pool, arrays.prompt_tokens_of, c_ref))
+        else:
+            shown.append(getattr(features, name))
+    rows = state_rows(arrays.think_state, calls, arrays.step, arrays.num_attempts, np.concatenate(shown, axis=1))
+    responses = np.zeros(arrays.num_responses, response_type(wanted.fields))
     leads = arrays.next_state >= 0
     for name in wanted.fields:
         if name == "ends":
@@ -99,6 +143,14 @@ def pack(arrays: LogArrays, features: LogFeatures, wanted: Wanted) -> tuple[np.n
         else:
             responses[name] = getattr(arrays, name)
     return rows, responses
+
+
+def response_type(fields: tuple[str, ...]) -> np.dtype:
+    """Records of some fields of `RESPONSE`, none of which lies in two lines."""
+    plain = record_type({name: RESPONSE[name] for name in fields})
+    size = min(2**k for k in range(16) if 2**k >= plain.itemsize)
+    filler = {"filler": (np.uint8, (size - plain.itemsize,))} if size > plain.itemsize else {}
+    return record_type({**{name: RESPONSE[name] for name in fields}, **filler})
 
 
 _kept: OrderedDict[Any, Recording] = OrderedDict()
@@ -114,8 +166,7 @@ def recording_of(log: Log, features: LogFeatures, fitted: tuple[Any, ...], wante
                 for name, table in zip(("states", "responses"), pack(log.arrays, features, wanted), strict=True):
                     np.save(partial / f"{name}.npy", table)
         rows, responses = _load(folder / "states.npy"), _load(folder / "responses.npy")
-        kind = record_type({name: RESPONSE[name] for name in wanted.fields})
-        _kept[key] = Recording(rows, rows.view(np.float32), responses.view(kind))
+        _kept[key] = Recording(rows, rows.view(np.int16), responses.view(response_type(wanted.fields)))
     _kept.move_to_end(key)
     if len(_kept) > KEPT:
         _kept.popitem(last=False)
@@ -149,22 +200,17 @@ def await_state(recording: Recording, state: int) -> None:
 
 
 @kernel
-def await_calls(recording: Recording, state: int) -> None:
-    """Asks for where the responses of the first few choices lie."""
-    prefetch(recording.numbers, state, 0)
-
-
-@kernel
 def await_response(recording: Recording, row: int) -> None:
-    """Asks for a response, which may lie in two lines."""
+    """Asks for a response."""
     prefetch(recording.responses, row, 0)
-    prefetch(recording.responses, row + 1, 0)
 
 
 @kernel
 def draw_pool(rules: Rules, slots: np.ndarray, in_pool: np.ndarray, pool_size: tuple[int, int], i: int) -> None:
     """Which choices may be called in the episode of slot `i`: all, or so many drawn anew; a group shares them."""
     num_choices, (low, high) = in_pool.shape[1], pool_size
+    if low == num_choices:
+        return  # as it is from the beginning
     seed = fold(fold(rules.key, np.uint64(slots[i].slot // rules.group_size)), np.uint64(slots[i].episode))
     size = low + math.floor(to_unit(fold(seed, POOL_SIZE)) * (high - low + 1))
     for c in range(num_choices):
@@ -177,11 +223,13 @@ def draw_pool(rules: Rules, slots: np.ndarray, in_pool: np.ndarray, pool_size: t
 
 
 @kernel
-def draw_response(recording: Recording, noise: np.uint64, state: int, choice: int, position: int) -> int:
+def draw_response(
+    recording: Recording, noise: np.uint64, state: int, choice: int, num_choices: int, position: int
+) -> int:
     """Response row: attempt number `position` of `choice` in `state`, in the episode's own order.
 
     Beyond the last attempt it is the last again.
     """
-    size = call_of(recording, state, choice, ATTEMPTS)
+    size = attempts_of(recording, state, choice, num_choices)
     seed = fold(fold(fold(noise, np.uint64(state)), np.uint64(choice)), ATTEMPT)
     return call_of(recording, state, choice, FIRST_ROW) + permuted(seed, size, min(position, size - 1))

@@ -69,7 +69,7 @@ class ReplayDynamics(EpisodeDynamics):
 
     def frame(self, layout: Layout) -> Frame:
         """The constants of observations in `layout`."""
-        return make_frame(layout, self.c_ref, self.l_ref, int(self.arrays.step.max(initial=0)))
+        return make_frame(layout, self.c_ref, int(self.arrays.step.max(initial=0)))
 
     def reward_rules(self) -> RewardRules:
         """The reward and its constants."""

@@ -16,14 +16,14 @@ TASK = np.uint64(Stream.TASK)
 
 # What a slot of any family holds.
 SLOT: dict[str, Any] = {
-    "slot": np.int64,  # its counter, for draws
-    "episode": np.int64,  # counter of the episode in its slot
+    "slot": np.int32,  # its counter, for draws
+    "episode": np.int32,  # counter of the episode in its slot
     "noise": np.uint64,  # hash that hidden draws of the episode start from
-    "task": np.int64,  # root state of the episode
-    "state": np.int64,
-    "row": np.int64,  # of the response drawn in this step
-    "entered": np.int64,  # the state that this step leads to, −1 none
-    "elapsed_steps": np.int64,
+    "task": np.int32,  # root state of the episode
+    "state": np.int32,
+    "row": np.int32,  # of the response drawn in this step
+    "entered": np.int32,  # the state that this step leads to, −1 none
+    "elapsed_steps": np.int32,
     "active": np.bool_,  # under way
     "finished": np.bool_,  # ended in the latest step
     "terminated": np.bool_,  # likewise
@@ -63,18 +63,15 @@ class Shown(NamedTuple):
     totals: np.ndarray  # (num_envs, 4), likewise
     terminated: np.ndarray  # (num_envs,) bool
     truncated: np.ndarray  # (num_envs,) bool
+    tallies: np.ndarray  # (num_envs, T) int64, what the family counts
 
 
-def nothing_shown(num_envs: int, num_features: int) -> Shown:
-    """Arrays for a step to fill."""
-    return Shown(
-        observation=np.empty((num_envs, num_features), np.float32),
-        reward=np.empty(num_envs),
-        vector=np.empty((num_envs, len(VECTOR_NAMES))),
-        totals=np.empty((num_envs, len(VECTOR_NAMES))),
-        terminated=np.empty(num_envs, np.bool_),
-        truncated=np.empty(num_envs, np.bool_),
-    )
+def nothing_shown(num_envs: int, num_features: int, num_tallies: int) -> Shown:
+    """Arrays for a step to fill. They are few pieces of memory: to ask for one takes as long as to move ten slots."""
+    vectors, ends = np.empty((2, num_envs, len(VECTOR_NAMES))), np.empty((2, num_envs), np.bool_)
+    observation = np.empty((num_envs, num_features), np.float32)
+    tallies = np.empty((num_envs, num_tallies), np.int64)
+    return Shown(observation, np.empty(num_envs), vectors[0], vectors[1], ends[0], ends[1], tallies)
 
 
 def idle_slots(num_envs: int, more: dict[str, Any]) -> np.ndarray:
@@ -85,10 +82,19 @@ def idle_slots(num_envs: int, more: dict[str, Any]) -> np.ndarray:
     return slots
 
 
-def totals_vector(slots: np.ndarray) -> np.ndarray:
-    """A view of the totals in the order of the reward vector, (num_envs, 4): they lie side by side."""
-    first = slots[VECTOR_NAMES[0]]
-    return np.lib.stride_tricks.as_strided(first, (len(slots), len(VECTOR_NAMES)), (*first.strides, first.itemsize))
+def side_by_side(slots: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """A view of fields of a slot that lie side by side, (num_envs, names)."""
+    first = slots[names[0] if names else "slot"]
+    return np.lib.stride_tricks.as_strided(first, (len(slots), len(names)), (*first.strides, first.itemsize))
+
+
+@kernel
+def are_actions(action: np.ndarray, num_actions: int) -> bool:
+    """Whether all of `action` (num_envs,) are among the actions."""
+    beyond = False
+    for i in range(len(action)):  # to the end, since that is quicker than to look after each
+        beyond |= (action[i] < 0) | (action[i] >= num_actions)
+    return not beyond
 
 
 @kernel
@@ -139,14 +145,21 @@ def end_step(rules: Rules, slots: np.ndarray, i: int, ended: bool) -> None:
 
 
 @kernel
-def show(slots: np.ndarray, seen: np.ndarray, shown: Shown, i: int) -> None:
-    """Copy what slot `i` has come to, while its memory is at hand."""
+def show(slots: np.ndarray, tallies: np.ndarray, shown: Shown, i: int) -> None:
+    """Copy what slot `i` has come to, while its memory is at hand: all but its observation."""
     me = slots[i]
     shown.reward[i], shown.terminated[i], shown.truncated[i] = me.reward, me.terminated, me.truncated
     for k in range(len(VECTOR_NAMES)):
         shown.vector[i, k] = me.vector[k]
     shown.totals[i, 0], shown.totals[i, 1] = me.quality, me.cost_usd
     shown.totals[i, 2], shown.totals[i, 3] = me.latency_s, me.format
+    for k in range(tallies.shape[1]):
+        shown.tallies[i, k] = tallies[i, k]
+
+
+@kernel
+def show_seen(seen: np.ndarray, shown: Shown, i: int) -> None:
+    """Copy what slot `i` observes, likewise, in families that keep it."""
     for k in range(seen.shape[1]):
         shown.observation[i, k] = seen[i, k]
 

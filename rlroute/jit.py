@@ -51,7 +51,7 @@ def record_type(fields: Mapping[str, Any]) -> np.dtype:
     return np.dtype((np.record, np.dtype(columns, align=True)))
 
 
-def bind(function: Callable[..., Any], *arguments: Any) -> Callable[..., None]:
+def bind(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """`function` as a call that is ready for arguments of the types of `arguments`.
 
     The compiled call does not look at types again: whoever binds it passes arrays of the same kind, dimension, memory
@@ -64,7 +64,7 @@ def bind(function: Callable[..., Any], *arguments: Any) -> Callable[..., None]:
     dispatcher = _dispatcher(function)
     signature = tuple(numba.typeof(argument) for argument in arguments)
     dispatcher.compile(signature)
-    entry: Callable[..., None] = dispatcher.overloads[signature].entry_point
+    entry: Callable[..., Any] = dispatcher.overloads[signature].entry_point
     return entry
 
 
@@ -84,9 +84,9 @@ def _numba_is_there() -> bool:
     return not config.DISABLE_JIT
 
 
-def _interpret(function: Callable[..., Any], *arguments: Any) -> None:
+def _interpret(function: Callable[..., Any], *arguments: Any) -> Any:
     with np.errstate(all="ignore"):  # hashes are meant to overflow, and compiled code warns of nothing either
-        function(*arguments)
+        return function(*arguments)
 
 
 @functools.cache

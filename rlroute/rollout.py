@@ -28,7 +28,7 @@ class Episodes:
     budget_usd: np.ndarray  # infinite without a cap
     budget_calls: np.ndarray
     truncated: np.ndarray  # bool
-    extra: Mapping[str, np.ndarray] = field(default_factory=dict)  # what the family tells beside, see `extra_info`
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)  # what the family tells beside, see `tallies`
 
     @property
     def success(self) -> np.ndarray:
@@ -106,7 +106,7 @@ def finished(dynamics: Any, returns: np.ndarray, truncated: np.ndarray, count: i
         budget_usd=dynamics.terms.budget_usd[:count].copy(),
         budget_calls=dynamics.terms.budget_calls[:count].copy(),
         truncated=truncated[:count],
-        extra={name: values[:count] for name, values in dynamics.extra_info().items()},
+        extra={name: dynamics.tally[:count, k].copy() for k, name in enumerate(dynamics.tallies)},
     )
 
 

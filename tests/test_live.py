@@ -333,9 +333,9 @@ def test_weights_default_to_those_of_training(handmade: None, tmp_path: Path) ->
         actor, router = scripted(random_policy(think_env(hop_log(), preference=preference), tmp_path / "policy"))
         router.episode().decide("Who wrote Emma?")
         place = actor.layout.slices()["cost_weight"]
-        assert_allclose(actor.shown[0][place], (np.log10(expected) + 3) / 5, rtol=1e-6)
+        assert_allclose(actor.shown[0][place], (np.log10(expected) + 3) / 5, atol=1e-5)  # a table of logarithms
         router.episode(cost_weight=1.0).decide("Who wrote Emma?")
-        assert_allclose(actor.shown[0][place], 0.6, rtol=1e-6)
+        assert_allclose(actor.shown[0][place], 0.6, atol=1e-5)  # a table of logarithms
 
 
 def test_a_policy_that_sees_rows_of_its_log_cannot_act_on_texts(handmade: None, tmp_path: Path) -> None:

@@ -7,11 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 from logs import budget_vec, think_vec
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from random_logs import many_questions, many_tasks
 
 from rlroute.envs import recording
-from rlroute.envs.recording import ATTEMPTS, FIRST_ROW, LINE, PROMPT_TOKENS, Recording, call_of, features_at
+from rlroute.envs.recording import (
+    FIRST_ROW,
+    LINE,
+    PROMPT_TOKENS,
+    UNIT,
+    Recording,
+    attempts_of,
+    call_of,
+    feature,
+    features_at,
+)
 
 pytestmark = [
     pytest.mark.usefixtures("handmade"),
@@ -47,12 +57,14 @@ def test_the_row_of_a_state_holds_its_calls_and_features() -> None:
     state = int(dynamics.roots[0])
     for c in range(choices):
         assert call_of(found, state, c, FIRST_ROW) == arrays.cell[state * choices + c]
-        assert call_of(found, state, c, ATTEMPTS) == arrays.num_attempts[state, c]
+        assert attempts_of(found, state, c, choices) == arrays.num_attempts[state, c]
         assert call_of(found, state, c, PROMPT_TOKENS) == arrays.prompt_tokens_of[state, c]
     at = features_at(choices)
     size = dynamics.game.frame.static_size
-    shown = found.features[state, at + size : at + size + 2 * choices]
-    assert_array_equal(shown, np.concatenate([dynamics.features.prior[state], dynamics.features.prospect[state]]))
+    shown = [feature(found, state, at + k) for k in range(size + 2 * choices)]
+    features = dynamics.features
+    parts = features.text[state], features.extra[state], features.prior[state], features.prospect[state]
+    assert_allclose(shown, np.concatenate(parts), atol=UNIT / 2 * (1 + 1e-6))
 
 
 def test_an_index_needs_no_features() -> None:

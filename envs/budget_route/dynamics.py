@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from rlroute.envs.budget_route.observation import CALL, ESTIMATES, TRACE, charge
 from rlroute.envs.budget_route.transitions import Game
 from rlroute.envs.replay import ReplayDynamics
 from rlroute.envs.terms import Range
-from rlroute.jit import records
+from rlroute.jit import bind, records
 from rlroute.log import Log
 from rlroute.rewards import RECENT
 
@@ -54,7 +55,6 @@ class BudgetRouteDynamics(ReplayDynamics):
             slots=self.slots,
             calls=records((num_envs, self.pool.size), CALL),
             mask=np.zeros((num_envs, self.pool.size), np.int8),
-            seen=np.zeros((num_envs, self.layout.size), np.float32),
             in_pool=np.ones((num_envs, self.pool.size), bool),
             pool_size=self.pool_size,
             roots=self.roots,
@@ -64,13 +64,28 @@ class BudgetRouteDynamics(ReplayDynamics):
             recharged=self.prompt_cache,
             reward=self.reward_rules(),
             recent=np.zeros((2, RECENT + 1)),
+            tallies=self.tally,
         )
+        self._observe: Callable[..., None] | None = None
 
     @property
     def default_max_episode_steps(self) -> int:
         return 2 * self.horizon + 8
 
     # -- what policies may read ---------------------------------------------------------------------------------
+
+    @property
+    def observation(self) -> np.ndarray:
+        """What policies see now, (num_envs, layout.size) float32: an array of its own."""
+        return self.observe(np.arange(self.num_envs))
+
+    def observe(self, which: np.ndarray) -> np.ndarray:
+        """Nothing is kept of what was shown: an observation is a function of where an episode stands."""
+        out = np.empty((len(which), self.layout.size), np.float32)
+        if self._observe is None:
+            self._observe = bind(transitions.observe_some, self.game, which, out)
+        self._observe(self.game, which, out)
+        return out
 
     @property
     def visits(self) -> np.ndarray:

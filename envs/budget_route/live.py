@@ -16,7 +16,6 @@ from rlroute.envs.budget_route.observation import (
     charged_pool,
     clear,
     observe_step,
-    observe_terms,
     served_tokens,
 )
 from rlroute.envs.live import LiveBase
@@ -47,7 +46,7 @@ class BudgetRouteLive(LiveBase):
         expensive = np.array([bool(self.constants[f"expensive/{name}"]) for name in self.pool.names])
         cached = bool(self.constants["prompt_cache"])
         self.charged = charged_pool(self.pool, expensive, self.l_ref, cached, self.one_cache)
-        self.frame = make_frame(self.layout, self.c_ref, self.l_ref, int(self.constants["horizon"]))
+        self.frame = make_frame(self.layout, self.c_ref, int(self.constants["horizon"]))
 
     def situate(self, text: str, features: Mapping[str, float], prompt_tokens: int, can_think: bool) -> None:
         self.read(text, features, prompt_tokens)
@@ -60,8 +59,7 @@ class BudgetRouteLive(LiveBase):
         return self.callable().astype(np.int8)
 
     def write(self, out: np.ndarray) -> None:
-        observe_terms(out, 0, self.frame, self.slots, self.charged)
-        where = (out, 0, self.frame, self.slots, self.calls, self.charged, self.recording, 0)
+        where = (out, 0, self.frame, self.slots, self.calls, self.charged, self.recording, 0, 0)
         observe_step(*where, self.step, self.action_mask())
 
     def taken(self, action: str, choice: int | None) -> float:

@@ -8,17 +8,9 @@ from typing import Any
 import numpy as np
 
 from rlroute.envs import observing
-from rlroute.envs.observing import (
-    Frame,
-    block_at,
-    money_feature,
-    penalty_feature,
-    reserve_share,
-    weight_feature,
-    write_static,
-)
-from rlroute.envs.recording import PROMPT_TOKENS, Recording, call_of, features_at
-from rlroute.hints import index
+from rlroute.envs.observing import Frame, block_at, write_static
+from rlroute.envs.recording import PROMPT_TOKENS, Recording, call_of, feature, features_at
+from rlroute.envs.scales import money_feature, penalty_feature, reserve_share, weight_feature
 from rlroute.jit import kernel
 from rlroute.layout import Feature, Layout
 from rlroute.pool import Pool, likely_usd, reserve_usd
@@ -31,16 +23,18 @@ CALLS_FEATURE = np.log2(1.0 + np.arange(MANY_CALLS + 1)) / np.log2(1.0 + MANY_CA
 
 # What a slot holds beside `rlroute.envs.slots.SLOT`.
 TRACE: dict[str, Any] = {
-    "last": np.int64,  # who acted last, −1 at the start
+    "last": np.int32,  # who acted last, −1 at the start
     "elapsed_s": np.float64,
     "calls_left": np.float64,  # of expensive choices, infinite without a cap
     "completion_tokens": np.int64,
     "reasoning_tokens": np.int64,
+    "cost_feature": np.float64,  # the weights as they are observed
+    "latency_feature": np.float64,
 }
 # What each choice did in an episode, and what its prompt cache holds.
 CALL: dict[str, Any] = {
-    "visits": np.int64,
-    "prefix_tokens": np.int64,  # of the prompt that it has processed
+    "visits": np.int32,
+    "prefix_tokens": np.int32,  # of the prompt that it has processed
     "prefix_time_s": np.float64,  # when it last did
 }
 ESTIMATES = ("prior", "prospect")
@@ -56,6 +50,7 @@ def clear(slots: np.ndarray, calls: np.ndarray, i: int) -> None:
     me.elapsed_s = 0.0
     me.calls_left = me.budget_calls
     me.completion_tokens = me.reasoning_tokens = 0
+    me.cost_feature, me.latency_feature = weight_feature(me.cost_weight), weight_feature(me.latency_weight)
     for c in range(calls.shape[1]):
         calls[i, c].visits = calls[i, c].prefix_tokens = 0
         calls[i, c].prefix_time_s = -np.inf
@@ -150,7 +145,7 @@ def charged_pool(pool: Pool, expensive: np.ndarray, l_ref: float, prompt_cache: 
     table = pool.to_records(
         expensive=np.asarray(expensive, bool),
         cache_of=np.zeros(pool.size, np.int64) if one_cache else np.arange(pool.size),
-        latency=np.array([money_feature(float(seconds), max(l_ref, 1e-9)) for seconds in pool.mean_latency_s]),
+        latency=np.array([money_feature(float(seconds) / max(l_ref, 1e-9)) for seconds in pool.mean_latency_s]),
         step_cost=ares_step_costs(pool.size)[rank],
     )
     if not prompt_cache:
@@ -165,66 +160,59 @@ def calls_feature(calls: float) -> float:
 
 
 @kernel
-def observe_terms(out: np.ndarray, i: int, frame: Frame, slots: np.ndarray, pool: np.ndarray) -> None:
-    """Fill what stays as it is all through episode `i`: weights, which budgets are capped, constants of the choices."""
-    at = index(frame.static_size if frame.static_size else 1)
-    out[i, at + COST_WEIGHT] = weight_feature(slots[i].cost_weight)
-    out[i, at + LATENCY_WEIGHT] = weight_feature(slots[i].latency_weight)
-    if frame.static_size == 0:
-        return
-    out[i, at + USD_CAPPED] = math.isfinite(slots[i].budget_usd)
-    out[i, at + CALLS_CAPPED] = math.isfinite(slots[i].budget_calls)
-    for c in range(len(pool)):
-        block = block_at(frame, c)
-        out[i, block + LATENCY], out[i, block + EXPENSIVE] = pool[c].latency, pool[c].expensive
-
-
-@kernel
 def observe_step(
-    out: np.ndarray,  # (num_envs, layout.size) float32
-    i: int,
+    out: np.ndarray,  # (rows, layout.size) float32
+    row: int,
     frame: Frame,
     slots: np.ndarray,  # (num_envs,) records of `SLOT` and `TRACE`
     calls: np.ndarray,  # (num_envs, num_choices) records of `CALL`
     pool: np.ndarray,  # (num_choices,) records of `PRICES` and `CHARGE`
     recording: Recording,
+    i: int,
     s: int,  # the state that episode `i` stands in
     step: int,
     mask: np.ndarray,  # (num_envs, num_choices) int8
 ) -> None:
-    """Fill what every step changes. Replay and live loops both observe through this function."""
+    """Fill a row of `out` with what episode `i` shows. Replay and live loops both observe through this function."""
     me, num_choices = slots[i], len(pool)
     first = features_at(num_choices)
-    at = write_static(out, i, frame, recording.features, s, first)
+    at = write_static(out, row, frame, recording, s, first)
+    out[row, at + COST_WEIGHT], out[row, at + LATENCY_WEIGHT] = me.cost_feature, me.latency_feature
     if frame.static_size == 0:
-        out[i, at + 2], out[i, at + 3] = money_feature(me.usd_left, frame.c_ref), calls_feature(me.calls_left)
+        out[row, at + 2], out[row, at + 3] = money_feature(me.usd_left * frame.per_usd), calls_feature(me.calls_left)
         for c in range(num_choices):
             block, prompt = block_at(frame, c), call_of(recording, s, c, PROMPT_TOKENS)
-            out[i, block] = mask[i, c]
-            out[i, block + 1] = served_tokens(slots, calls, pool, i, c, prompt) / max(prompt, 1)
+            out[row, block] = mask[i, c]
+            out[row, block + 1] = served_tokens(slots, calls, pool, i, c, prompt) / max(prompt, 1)
         return
-    out[i, at + SPENT] = penalty_feature(me.cost_weight, me.cost_usd, frame.c_ref)
-    out[i, at + USD_LEFT] = money_feature(me.usd_left, frame.c_ref)
-    out[i, at + CALLS_LEFT] = calls_feature(me.calls_left)
-    out[i, at + ONE_CALL_LEFT] = me.calls_left == 1
-    out[i, at + STEP] = min(step / frame.horizon, 1.0)
+    out[row, at + SPENT] = penalty_feature(me.cost_weight, me.cost_usd * frame.per_usd)
+    out[row, at + USD_LEFT] = money_feature(me.usd_left * frame.per_usd)
+    capped = math.isfinite(me.budget_usd)
+    out[row, at + USD_CAPPED], out[row, at + CALLS_CAPPED] = capped, math.isfinite(me.budget_calls)
+    out[row, at + CALLS_LEFT] = calls_feature(me.calls_left)
+    out[row, at + ONE_CALL_LEFT] = me.calls_left == 1
+    out[row, at + STEP] = min(step * frame.per_step, 1.0)
     total = 0
     for c in range(num_choices):
         total += calls[i, c].visits
+    of_total = 1.0 / max(total, 1)
     prior, prospect = first + at, first + at + num_choices
     for c in range(num_choices):
         prompt, visits = call_of(recording, s, c, PROMPT_TOKENS), calls[i, c].visits
         cached = served_tokens(slots, calls, pool, i, c, prompt)
-        price = likely_usd(pool, c, prompt, cached)
-        reserve = reserve_usd(prompt, pool[c].max_completion_tokens, pool[c].input_usd, pool[c].output_usd)
+        price = likely_usd(pool, c, prompt, cached) * frame.per_usd
         block = block_at(frame, c)
-        out[i, block + PRIOR] = recording.features[s, prior + c]
-        out[i, block + PROSPECT] = recording.features[s, prospect + c]
-        out[i, block + PRICE] = money_feature(price, frame.c_ref)
-        out[i, block + WEIGHTED_PRICE] = penalty_feature(me.cost_weight, price, frame.c_ref)
-        out[i, block + CALLABLE] = mask[i, c]
-        out[i, block + RESERVE] = reserve_share(reserve, me.usd_left)
-        out[i, block + CALLS] = calls_feature(visits)
-        out[i, block + SHARE] = visits / max(total, 1)
-        out[i, block + LAST] = me.last == c
-        out[i, block + CACHED] = cached / max(prompt, 1)
+        out[row, block + PRIOR] = feature(recording, s, prior + c)
+        out[row, block + PROSPECT] = feature(recording, s, prospect + c)
+        out[row, block + PRICE] = money_feature(price)
+        out[row, block + WEIGHTED_PRICE] = penalty_feature(me.cost_weight, price)
+        out[row, block + LATENCY], out[row, block + EXPENSIVE] = pool[c].latency, pool[c].expensive
+        out[row, block + CALLABLE] = mask[i, c]
+        out[row, block + RESERVE] = 0.0
+        if capped:
+            reserve = reserve_usd(prompt, pool[c].max_completion_tokens, pool[c].input_usd, pool[c].output_usd)
+            out[row, block + RESERVE] = reserve_share(reserve, me.usd_left)
+        out[row, block + CALLS] = calls_feature(visits)
+        out[row, block + SHARE] = visits * of_total
+        out[row, block + LAST] = me.last == c
+        out[row, block + CACHED] = cached / max(prompt, 1)

@@ -6,21 +6,31 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlroute.envs.budget_route.observation import add_call, clear, observe_step, observe_terms, served_tokens
+from rlroute.envs.budget_route.observation import add_call, clear, observe_step, served_tokens
 from rlroute.envs.observing import Frame
 from rlroute.envs.recording import (
-    ATTEMPTS,
     PROMPT_TOKENS,
-    STEP,
     Recording,
-    await_calls,
+    attempts_of,
     await_response,
     await_state,
     call_of,
     draw_pool,
     draw_response,
+    step_at,
 )
-from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, is_stuck, refuse, show
+from rlroute.envs.slots import (
+    Rules,
+    Shown,
+    account,
+    are_actions,
+    begin_episode,
+    begin_step,
+    end_step,
+    is_stuck,
+    refuse,
+    show,
+)
 from rlroute.hints import index
 from rlroute.jit import kernel
 from rlroute.pool import call_usd, reserve_usd
@@ -48,7 +58,6 @@ class Game(NamedTuple):
     slots: np.ndarray  # (num_envs,) records of `slots.SLOT` and `observation.TRACE`
     calls: np.ndarray  # (num_envs, num_choices) records of `observation.CALL`
     mask: np.ndarray  # (num_envs, num_choices) int8, 1 legal
-    seen: np.ndarray  # (num_envs, layout.size) float32, the observations
     in_pool: np.ndarray  # (num_envs, num_choices) bool, choices that may be called in the episode
     pool_size: tuple[int, int]  # how many these are, at least and at most
     roots: np.ndarray  # (num_tasks,) root states to draw tasks from
@@ -58,22 +67,24 @@ class Game(NamedTuple):
     recharged: bool  # whether calls are charged by their tokens and what is cached, not as recorded
     reward: RewardRules
     recent: np.ndarray  # of `router_r1`, see rewards.push
+    tallies: np.ndarray  # (num_envs, T) of the slots, what `info` tells
 
 
 @kernel
-def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None:
-    """One step of every slot, and what it shows."""
+def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> bool:
+    """One step of every slot, and what it shows; False, and nothing is done, where some number is no action."""
+    if not are_actions(action, game.mask.shape[1]):
+        return False
     for first in range(0, len(action), BLOCK):
         beyond = min(first + BLOCK, len(action))
         for i in range(first, beyond):
-            if i + AHEAD < beyond:
-                await_calls(game.recording, game.slots[i + AHEAD].state)
             draw(rules, game, index(i), action[i])
         for later in range(first, beyond + AHEAD):
             if later < beyond:
                 look_ahead(game, index(later))
             if later >= first + AHEAD:
                 finish(rules, game, shown, index(later - AHEAD), index(action[later - AHEAD]))
+    return True
 
 
 @kernel
@@ -86,14 +97,13 @@ def finish(rules: Rules, game: Game, shown: Shown, i: int, action: int) -> None:
     if me.active:
         begins, legal, ended = me.elapsed_steps == 0, game.mask[i, action] == 1, False
         if begins:
-            open_episode(game, i)
+            clear(game.slots, game.calls, i)
         elif legal:
             act(game, i, action)
             account(game.slots, i)
             ended = game.recording.responses[me.row].ends
         if begins or legal:
             write_mask(game, i)
-            observe(game, i)
         if not begins:
             ended = ended or is_stuck(game.mask, i)
             if legal:
@@ -101,7 +111,8 @@ def finish(rules: Rules, game: Game, shown: Shown, i: int, action: int) -> None:
             elif not ended:
                 refuse(game.slots, i)
             end_step(rules, game.slots, i, ended)
-    show(game.slots, game.seen, shown, i)
+    show(game.slots, game.tallies, shown, i)
+    observe(game, i, shown.observation, i)
 
 
 @kernel
@@ -116,7 +127,7 @@ def draw(rules: Rules, game: Game, i: int, action: int) -> None:
         draw_pool(rules, slots, game.in_pool, game.pool_size, i)
         slots[i].entered = slots[i].state
     elif slots[i].active and game.mask[i, action] == 1:
-        slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, action, 0)
+        slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, action, len(game.pool), 0)
         await_response(recording, slots[i].row)
         slots[i].entered = LED_TO
 
@@ -137,16 +148,8 @@ def enter_all(rules: Rules, game: Game, which: np.ndarray, tasks: np.ndarray) ->
     for k in range(len(which)):
         begin_episode(rules, game.slots, game.roots, which[k], tasks[k])
         draw_pool(rules, game.slots, game.in_pool, game.pool_size, which[k])
-        open_episode(game, which[k])
+        clear(game.slots, game.calls, which[k])
         write_mask(game, which[k])
-        observe(game, which[k])
-
-
-@kernel
-def open_episode(game: Game, i: int) -> None:
-    """Nothing was done yet in the new episode of slot `i`."""
-    clear(game.slots, game.calls, i)
-    observe_terms(game.seen, i, game.frame, game.slots, game.pool)
 
 
 @kernel
@@ -191,7 +194,7 @@ def write_mask(game: Game, i: int) -> None:
     """A choice may be called where it is recorded, its expensive calls are not used up, and its reserve is covered."""
     me, pool = game.slots[i], game.pool
     for c in range(len(pool)):
-        legal = game.in_pool[i, c] and call_of(game.recording, me.state, c, ATTEMPTS) > 0
+        legal = game.in_pool[i, c] and attempts_of(game.recording, me.state, c, len(pool)) > 0
         legal = legal and (me.calls_left >= 1 or not pool[c].expensive)
         if legal and np.isfinite(me.usd_left):
             prompt, limit = call_of(game.recording, me.state, c, PROMPT_TOKENS), pool[c].max_completion_tokens
@@ -200,8 +203,16 @@ def write_mask(game: Game, i: int) -> None:
 
 
 @kernel
-def observe(game: Game, i: int) -> None:
-    """Fill row `i` of the observations."""
+def observe(game: Game, i: int, out: np.ndarray, row: int) -> None:
+    """Fill a row of observations, `out` (rows, layout.size) float32, with what slot `i` shows."""
     s = game.slots[i].state
-    step = game.recording.numbers[s, STEP]
-    observe_step(game.seen, i, game.frame, game.slots, game.calls, game.pool, game.recording, s, step, game.mask)
+    step = game.recording.halves[s, index(step_at(len(game.pool)))]
+    slots, calls, pool, recording = game.slots, game.calls, game.pool, game.recording
+    observe_step(out, row, game.frame, slots, calls, pool, recording, i, s, step, game.mask)
+
+
+@kernel
+def observe_some(game: Game, which: np.ndarray, out: np.ndarray) -> None:
+    """What the slots `which` (M,) show now, into `out` (M, layout.size) float32."""
+    for k in range(len(which)):
+        observe(game, which[k], out, k)

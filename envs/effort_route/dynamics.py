@@ -32,18 +32,12 @@ class EffortRouteDynamics(BudgetRouteDynamics):
     family: ClassVar[str] = "rlroute/EffortRoute-v0"
     arguments_type: ClassVar[type[BudgetRouteArguments]] = EffortRouteArguments
     one_cache: ClassVar[bool] = True
+    tallies: ClassVar[tuple[str, ...]] = ("completion_tokens", "reasoning_tokens")  # of each episode so far
 
     @property
     def by_effort(self) -> np.ndarray:
         """(num_choices,) choices from the least effort to the most."""
         return np.argsort(self.pool.mean_cost_usd, kind="stable")
-
-    def extra_info(self) -> dict[str, np.ndarray]:
-        """Tokens of each episode so far."""
-        return {
-            "completion_tokens": self.slots["completion_tokens"].copy(),
-            "reasoning_tokens": self.slots["reasoning_tokens"].copy(),
-        }
 
     def _refuse_unusable_log(self) -> None:
         super()._refuse_unusable_log()

@@ -12,9 +12,9 @@ from rlroute.envs.replay import ReplayDynamics
 from rlroute.envs.terms import Range
 from rlroute.envs.think_route import transitions
 from rlroute.envs.think_route.heard import CALL, COMMITS, TRACE, house_rules, no_replies
-from rlroute.envs.think_route.observation import ESTIMATES, fill_prices, make_layout, timed_pool
+from rlroute.envs.think_route.observation import ESTIMATES, make_layout, timed_pool
 from rlroute.envs.think_route.transitions import Game
-from rlroute.jit import bind, records
+from rlroute.jit import records
 from rlroute.rewards import RECENT
 
 
@@ -59,8 +59,6 @@ class ThinkRouteDynamics(ReplayDynamics):
         index = arguments.obs == "index"
         self.layout = self.as_trained(make_layout(self.pool.size, self.arrays.extra.shape[1], arguments.checker, index))
         pool, recording = timed_pool(self.pool, self.l_ref), self.recording(self.layout)
-        self._priced = False
-        price = np.zeros((self.arrays.num_states, self.pool.size), np.float32)
         self.game = Game(
             slots=self.slots,
             calls=records((num_envs, self.pool.size), CALL),
@@ -72,19 +70,12 @@ class ThinkRouteDynamics(ReplayDynamics):
             roots=self.roots,
             pool=pool,
             recording=recording,
-            price=price,
             frame=self.frame(self.layout),
             house=house_rules(vars(arguments)),
             reward=self.reward_rules(),
             recent=np.zeros((2, RECENT + 1)),
+            tallies=self.tally,
         )
-
-    def begin(self, which: np.ndarray, tasks: np.ndarray | None = None) -> None:
-        if not self._priced:  # not at construction: whoever only looks at an environment needs no compiler
-            arguments = (self.game.price, self.game.pool, self.game.recording, float(self.c_ref))
-            bind(fill_prices, *arguments)(*arguments)
-            self._priced = True
-        super().begin(which, tasks)
 
     @property
     def default_max_episode_steps(self) -> int:

@@ -16,11 +16,11 @@ UNLIMITED = 2**30  # attempts
 
 # What a slot holds beside `rlroute.envs.slots.SLOT`.
 TRACE: dict[str, Any] = {
-    "rounds_left": np.int64,
-    "depth": np.int64,  # 0 at the whole question, k in its k-th sub-question
-    "think_state": np.int64,  # where thinking leads to, −1 nowhere
-    "num_heard": np.int64,  # replies at the question at hand
-    "distinct": np.int64,  # different answers among them
+    "rounds_left": np.int32,
+    "depth": np.int32,  # 0 at the whole question, k in its k-th sub-question
+    "think_state": np.int32,  # where thinking leads to, −1 nowhere
+    "num_heard": np.int32,  # replies at the question at hand
+    "distinct": np.int32,  # different answers among them
 }
 # What there is to a choice at the question at hand.
 CALL: dict[str, Any] = {
@@ -91,13 +91,10 @@ def add_reply(slots: np.ndarray, calls: np.ndarray, heard: np.ndarray, i: int) -
     """Count the reply that was written behind those heard."""
     me = slots[i]
     reply, equal = heard[i, index(me.num_heard)], 0
-    if reply.answer >= 0:
-        for k in range(heard.shape[1]):
-            if heard[i, k].choice < 0:
-                break  # no more replies
-            if heard[i, k].answer == reply.answer:
-                heard[i, k].agreement += 1
-                equal += 1
+    for k in range(heard.shape[1]):  # to the end, and without branches: which replies agree is hard to foresee
+        agrees = (heard[i, k].choice >= 0) & (heard[i, k].answer == reply.answer) & (reply.answer >= 0)
+        heard[i, k].agreement += agrees
+        equal += agrees
     reply.agreement = equal
     me.distinct += equal == 1
     call = calls[i, index(reply.choice)]

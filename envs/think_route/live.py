@@ -23,7 +23,6 @@ from rlroute.envs.think_route.heard import (
 )
 from rlroute.envs.think_route.observation import (
     ESTIMATES,
-    fill_prices,
     observe_progress,
     observe_question,
     observe_reply,
@@ -64,7 +63,7 @@ class ThinkRouteLive(LiveBase):
         forget(self.slots, self.calls, self.heard, 0)
         self.slots["rounds_left"] = rounds
         self.timed = timed_pool(self.pool, self.l_ref)
-        self.frame = make_frame(self.layout, self.c_ref, self.l_ref, 0)
+        self.frame = make_frame(self.layout, self.c_ref, 0)
         self._moved = False
         self._codes: dict[str, int] = {}
 
@@ -90,9 +89,7 @@ class ThinkRouteLive(LiveBase):
     def write(self, out: np.ndarray) -> None:
         slots, calls, heard = self.slots, self.calls, self.heard
         observe_terms(out, 0, self.frame, slots, self.timed)
-        price = np.zeros((1, self.pool.size), np.float32)
-        fill_prices(price, self.timed, self.recording, self.c_ref)
-        observe_question(out, 0, self.frame, slots, self.timed, self.recording, price, 0)
+        observe_question(out, 0, self.frame, slots, self.timed, self.recording, 0)
         for choice in np.flatnonzero(calls[0]["latest"] >= 0).tolist():
             observe_reply(out, 0, self.frame, calls, heard, choice)
         seen = (out, 0, self.frame, self.house, slots, calls, heard)

@@ -7,16 +7,9 @@ import math
 import numpy as np
 
 from rlroute.envs import observing
-from rlroute.envs.observing import (
-    Frame,
-    block_at,
-    money_feature,
-    penalty_feature,
-    reserve_share,
-    weight_feature,
-    write_static,
-)
-from rlroute.envs.recording import PROMPT_TOKENS, Recording, call_of, features_at
+from rlroute.envs.observing import Frame, block_at, write_static
+from rlroute.envs.recording import PROMPT_TOKENS, Recording, call_of, feature, features_at
+from rlroute.envs.scales import money_feature, penalty_feature, reserve_share, weight_feature
 from rlroute.envs.think_route.heard import HouseRules, can_think
 from rlroute.hints import index
 from rlroute.jit import kernel
@@ -27,7 +20,7 @@ CHARS_SCALE = 10.0  # log(1 + characters) of the longest answers
 LENGTHS = np.array([math.log1p(chars) / CHARS_SCALE for chars in range(1024)])  # logarithms are slow
 DEPTH_SCALE = 4.0
 UNSEEN = 0.5  # stands for a verdict
-ESTIMATES = ("prior",)
+ESTIMATES = ("prior", "price")
 
 ROUNDS_LEFT_FEATURE = Feature("rounds_left", "share of max_rounds")
 CAN_THINK_FEATURE = Feature("can_think", "flag")
@@ -94,15 +87,7 @@ def make_layout(num_choices: int, num_extra: int, checker: str | None, index: bo
 def timed_pool(pool: Pool, l_ref: float) -> np.ndarray:
     """The pool as kernels read it, (num_choices,) records of `PRICES` and of the feature `latency`."""
     unit = max(l_ref, 1e-9)
-    return pool.to_records(latency=np.array([money_feature(float(seconds), unit) for seconds in pool.mean_latency_s]))
-
-
-@kernel
-def fill_prices(price: np.ndarray, pool: np.ndarray, recording: Recording, c_ref: float) -> None:
-    """The feature `price` of every state and choice, (S, num_choices) float32, once a log: it takes logarithms."""
-    for s in range(price.shape[0]):
-        for c in range(price.shape[1]):
-            price[s, c] = money_feature(likely_usd(pool, c, call_of(recording, s, c, PROMPT_TOKENS), 0), c_ref)
+    return pool.to_records(latency=np.array([money_feature(float(seconds) / unit) for seconds in pool.mean_latency_s]))
 
 
 @kernel
@@ -126,12 +111,11 @@ def observe_question(
     slots: np.ndarray,
     pool: np.ndarray,
     recording: Recording,
-    price: np.ndarray,  # (S, num_choices) of `fill_prices`
     s: int,
 ) -> None:
     """Fill what holds of the question of state `s` before anything is heard: texts, priors, prices, no replies."""
     first = features_at(len(pool))
-    at = write_static(out, i, frame, recording.features, s, first)
+    at = write_static(out, i, frame, recording, s, first)
     if frame.static_size == 0:
         for c in range(len(pool)):
             block = block_at(frame, c)
@@ -142,9 +126,9 @@ def observe_question(
     for c in range(len(pool)):
         block = block_at(frame, c)
         usd = likely_usd(pool, c, call_of(recording, s, c, PROMPT_TOKENS), 0)
-        out[i, block + PRIOR] = recording.features[s, first + at + c]
-        out[i, block + PRICE] = price[s, c]
-        out[i, block + WEIGHTED_PRICE] = penalty_feature(slots[i].cost_weight, usd, frame.c_ref)
+        out[i, block + PRIOR] = feature(recording, s, first + at + c)
+        out[i, block + PRICE] = feature(recording, s, first + at + len(pool) + c)
+        out[i, block + WEIGHTED_PRICE] = penalty_feature(slots[i].cost_weight, usd * frame.per_usd)
         for k in range(CALLS, VERDICT_SEEN + 1):
             out[i, block + k] = 0.0
         out[i, block + VERDICT] = UNSEEN
@@ -192,15 +176,15 @@ def observe_progress(
     me, first_call = slots[i], 1 + house.checks
     of_rounds, of_heard = 1.0 / heard.shape[1], 1.0 / max(me.num_heard, 1)  # shares: divisions are slow
     if frame.static_size == 0:
-        out[i, 3], out[i, 4] = money_feature(me.usd_left, frame.c_ref), me.rounds_left * of_rounds
+        out[i, 3], out[i, 4] = money_feature(me.usd_left * frame.per_usd), me.rounds_left * of_rounds
         out[i, 5] = can_think(house, slots, i)
         out[i, 6], out[i, 7] = me.num_heard * of_rounds, me.distinct * of_rounds
         for c in range(first, beyond):
             out[i, block_at(frame, c)] = mask[i, first_call + c]
     else:
         at = index(frame.static_size)
-        out[i, at + SPENT] = penalty_feature(me.cost_weight, me.cost_usd, frame.c_ref)
-        out[i, at + USD_LEFT] = money_feature(me.usd_left, frame.c_ref)
+        out[i, at + SPENT] = penalty_feature(me.cost_weight, me.cost_usd * frame.per_usd)
+        out[i, at + USD_LEFT] = money_feature(me.usd_left * frame.per_usd)
         out[i, at + ROUNDS_LEFT] = me.rounds_left * of_rounds
         out[i, at + CAN_THINK] = can_think(house, slots, i)
         out[i, at + HEARD] = me.num_heard * of_rounds
@@ -213,10 +197,9 @@ def observe_progress(
         reply = heard[i, k]
         if reply.choice < 0:
             break  # no more replies
-        if calls[i, index(reply.choice)].latest == k:
-            block = block_at(frame, reply.choice)
-            if frame.static_size == 0:
-                out[i, block + 2] = reply.agreement * of_rounds
-            else:
-                out[i, block + AGREEMENT] = reply.agreement * of_heard
-                out[i, block + SUPPORT] = reply.agreement * of_rounds
+        block = block_at(frame, index(reply.choice))  # a later reply of the same choice is written over an earlier one
+        if frame.static_size == 0:
+            out[i, block + 2] = reply.agreement * of_rounds
+        else:
+            out[i, block + AGREEMENT] = reply.agreement * of_heard
+            out[i, block + SUPPORT] = reply.agreement * of_rounds

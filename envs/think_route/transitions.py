@@ -9,21 +9,32 @@ import numpy as np
 
 from rlroute.envs.observing import Frame
 from rlroute.envs.recording import (
-    ATTEMPTS,
     PROMPT_TOKENS,
     THINK_STATE,
     Recording,
-    await_calls,
+    attempts_of,
     await_response,
     await_state,
     call_of,
     draw_pool,
     draw_response,
 )
-from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, is_stuck, refuse, show
+from rlroute.envs.slots import (
+    Rules,
+    Shown,
+    account,
+    are_actions,
+    begin_episode,
+    begin_step,
+    end_step,
+    is_stuck,
+    refuse,
+    show,
+    show_seen,
+)
 from rlroute.envs.think_route.heard import UNLIMITED, HouseRules, accepted, add_reply, forget, write_mask
 from rlroute.envs.think_route.observation import observe_progress, observe_question, observe_reply, observe_terms
-from rlroute.hints import index, prefetch
+from rlroute.hints import index
 from rlroute.jit import kernel
 from rlroute.pool import reserve_usd
 from rlroute.rewards import RewardRules, replay_reward
@@ -61,27 +72,28 @@ class Game(NamedTuple):
     roots: np.ndarray  # (num_tasks,) root states to draw tasks from
     pool: np.ndarray  # (num_choices,) records of `observation.timed_pool`
     recording: Recording
-    price: np.ndarray  # (S, num_choices) float32, see `observation.fill_prices`
     frame: Frame
     house: HouseRules
     reward: RewardRules
     recent: np.ndarray  # of `router_r1`, see rewards.push
+    tallies: np.ndarray  # (num_envs, T) of the slots, what `info` tells
 
 
 @kernel
-def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None:
-    """One step of every slot, and what it shows."""
+def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> bool:
+    """One step of every slot, and what it shows; False, and nothing is done, where some number is no action."""
+    if not are_actions(action, game.mask.shape[1]):
+        return False
     for first in range(0, len(action), BLOCK):
         beyond = min(first + BLOCK, len(action))
         for i in range(first, beyond):
-            if i + AHEAD < beyond:
-                await_calls(game.recording, game.slots[i + AHEAD].state)
             draw(rules, game, index(i), action[i])
         for later in range(first, beyond + AHEAD):
             if later < beyond:
                 look_ahead(game, index(later))
             if later >= first + AHEAD:
                 finish(rules, game, shown, index(later - AHEAD), index(action[later - AHEAD]))
+    return True
 
 
 @kernel
@@ -108,7 +120,8 @@ def finish(rules: Rules, game: Game, shown: Shown, i: int, action: int) -> None:
             else:
                 refuse(game.slots, i)
             end_step(rules, game.slots, i, ended)
-    show(game.slots, game.seen, shown, i)
+    show(game.slots, game.tallies, shown, i)
+    show_seen(game.seen, shown, i)
 
 
 @kernel
@@ -135,7 +148,7 @@ def draw(rules: Rules, game: Game, i: int, action: int) -> None:
         elif action >= first_call:
             choice = index(action - first_call)
             drawn = game.calls[i, choice].count
-            slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, choice, drawn)
+            slots[i].row = draw_response(recording, slots[i].noise, slots[i].state, choice, len(game.pool), drawn)
             await_response(recording, slots[i].row)
 
 
@@ -149,8 +162,6 @@ def look_ahead(game: Game, i: int) -> None:
     following = slots[i].entered
     if following >= 0:
         await_state(recording, following)
-        if game.frame.static_size > 0:
-            prefetch(game.price, following, 0)
 
 
 @kernel
@@ -199,11 +210,11 @@ def arrive(game: Game, i: int) -> None:
     me.think_state = game.recording.numbers[me.state, THINK_STATE]
     for c in range(len(pool)):
         prompt = call_of(game.recording, me.state, c, PROMPT_TOKENS)
-        attempts = call_of(game.recording, me.state, c, ATTEMPTS) if game.in_pool[i, c] else 0
+        attempts = attempts_of(game.recording, me.state, c, len(pool)) if game.in_pool[i, c] else 0
         game.calls[i, c].attempts = UNLIMITED if game.house.unlimited and attempts > 0 else attempts
         limit = pool[c].max_completion_tokens
         game.calls[i, c].reserve_usd = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd)
-    observe_question(game.seen, i, game.frame, game.slots, pool, game.recording, game.price, me.state)
+    observe_question(game.seen, i, game.frame, game.slots, pool, game.recording, me.state)
 
 
 @kernel

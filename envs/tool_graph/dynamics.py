@@ -29,8 +29,6 @@ from rlroute.envs.tool_graph.suites import STATES, Suite, load_suite
 from rlroute.envs.tool_graph.transitions import Game
 from rlroute.jit import records
 
-TALLIES = ("outcome", "repeated_effects", "risk_breaches", "model_calls")  # side by side in a slot
-
 
 @dataclass(frozen=True)
 class ToolGraphArguments(EpisodeArguments):
@@ -58,6 +56,8 @@ class ToolGraphDynamics(EpisodeDynamics):
     family: ClassVar[str] = "rlroute/ToolGraph-v0"
     arguments_type = ToolGraphArguments
     slot_fields: ClassVar[dict[str, Any]] = TRACE
+    # Where an episode has come to (an index of `suites.STATES`), side effects repeated, risks taken, consultations.
+    tallies: ClassVar[tuple[str, ...]] = ("outcome", "repeated_effects", "risk_breaches", "model_calls")
     enter_all = staticmethod(transitions.enter_all)
     step_all = staticmethod(transitions.step_all)
     arguments: ToolGraphArguments
@@ -98,12 +98,9 @@ class ToolGraphDynamics(EpisodeDynamics):
             scenario=self.faults_name == SCENARIO,
             by_row=index,
             l_ref=self.l_ref,
+            tallies=self.tally,
         )
         self.progress = Progress(known)
-        first = self.slots[TALLIES[0]]
-        self._tallies = np.lib.stride_tricks.as_strided(
-            first, (num_envs, len(TALLIES)), (*first.strides, first.itemsize)
-        )
 
     @property
     def default_max_episode_steps(self) -> int:
@@ -140,10 +137,6 @@ class ToolGraphDynamics(EpisodeDynamics):
     def walk(self, slot: int) -> list[tuple[int, bool]]:
         """The tools called in the episode of a slot, and whether they succeeded."""
         return [(int(code) // 2, bool(code % 2)) for code in self.game.walk[slot, : self.calls[slot]]]
-
-    def extra_info(self) -> dict[str, np.ndarray]:
-        """How episodes went so far: `outcome` (an index of suites.STATES), side effects repeated, model calls."""
-        return dict(zip(TALLIES, self._tallies.copy().T, strict=True))
 
     def describe_progress(self, slot: int) -> list[str]:
         names = np.array([tool.name for tool in self.graph(slot).tools])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlroute.envs import observing
-from rlroute.envs.observing import money_feature, penalty_feature, weight_feature
+from rlroute.envs.scales import money_feature, penalty_feature, weight_feature
 from rlroute.envs.tool_graph.costs import BLOCKED, TO_GOAL, find_ways, set_out, through
 from rlroute.envs.tool_graph.faults import REGIME_NAMES
 from rlroute.envs.tool_graph.progress import Known
@@ -134,8 +134,8 @@ def observe_progress(sight: Sight, i: int) -> None:
         set_out(ways[t], tool.price, tool.done)
     effects, degraded_way, degraded_effects = find_ways(table, g, ways, me.goal, me.degraded)
     way = min(ways[me.goal].reach, BLOCKED)
-    out[i, SPENT] = penalty_feature(me.cost_weight, me.cost_usd, graph.cheapest_usd)
-    out[i, USD_LEFT] = money_feature(me.usd_left / graph.cheapest_usd, 1.0)
+    out[i, SPENT] = penalty_feature(me.cost_weight, me.cost_usd / graph.cheapest_usd)
+    out[i, USD_LEFT] = money_feature(me.usd_left / graph.cheapest_usd)
     out[i, MODEL_CALLS] = min(me.model_calls / MANY_MODEL_CALLS, 1.0)
     out[i, RISK] = me.risk_belief
     out[i, CALLS_LEFT] = min((me.budget_calls - me.model_calls) / MANY_MODEL_CALLS, 1.0)
@@ -162,7 +162,7 @@ def observe_tool(sight: Sight, i: int, t: int, block: int) -> None:
     me, tool, table = known.slots[i], known.tools[i, t], known.table
     tool.stale = False
     out[i, block + WEIGHTED_PRICE] = penalty_feature(
-        me.cost_weight, tool.call_cost_usd, table.graphs[me.graph].cheapest_usd
+        me.cost_weight, tool.call_cost_usd / table.graphs[me.graph].cheapest_usd
     )
     out[i, block + CALLABLE] = sight.mask[i, FIRST_CALL_ACTION + t]
     out[i, block + EXECUTED], out[i, block + KNOWN_DOWN], out[i, block + ALARM] = (
@@ -222,7 +222,7 @@ def observe_index(sight: Sight, i: int) -> None:
     known, out = sight.known, sight.seen
     me = known.slots[i]
     graph = known.table.graphs[me.graph]
-    out[i, 3] = money_feature(me.usd_left / graph.cheapest_usd, 1.0)
+    out[i, 3] = money_feature(me.usd_left / graph.cheapest_usd)
     out[i, 5] = min(me.model_calls / MANY_MODEL_CALLS, 1.0)
     out[i, 7] = me.risk_belief
     out[i, 8] = min(me.goal_rank / 4.0, 1.0)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlroute.envs.observing import money_feature
+from rlroute.envs.scales import money_feature
 from rlroute.envs.tool_graph.graph import ToolGraph
 from rlroute.envs.tool_graph.plans import cheapest_completion
 from rlroute.jit import records
@@ -134,4 +134,4 @@ class GraphTable(NamedTuple):
     def put_latencies(self, l_ref: float) -> None:
         """Fill what is observed of the latencies, in units of `l_ref` seconds."""
         for g, t in zip(*np.nonzero(self.present), strict=True):
-            self.tools["latency"][g, t] = money_feature(self.tools["latency_s"][g, t], l_ref)
+            self.tools["latency"][g, t] = money_feature(self.tools["latency_s"][g, t] / l_ref)

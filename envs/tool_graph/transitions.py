@@ -7,7 +7,18 @@ from typing import NamedTuple
 import numpy as np
 
 from rlroute.draws import Stream, fold, to_unit
-from rlroute.envs.slots import Rules, Shown, account, begin_episode, begin_step, end_step, refuse, show
+from rlroute.envs.slots import (
+    Rules,
+    Shown,
+    account,
+    are_actions,
+    begin_episode,
+    begin_step,
+    end_step,
+    refuse,
+    show,
+    show_seen,
+)
 from rlroute.envs.terms import log_uniform
 from rlroute.envs.tool_graph.faults import draw_faults, is_faulty, is_restless, shows_alarm
 from rlroute.envs.tool_graph.observation import (
@@ -60,6 +71,7 @@ class Game(NamedTuple):
     scenario: bool  # whether outages are those that the tasks name
     by_row: bool  # whether observations hold the row of the state in place of what the graph is like
     l_ref: float
+    tallies: np.ndarray  # (num_envs, 4) of the slots, what `info` tells
 
     @property
     def mask(self) -> np.ndarray:
@@ -73,8 +85,10 @@ class Game(NamedTuple):
 
 
 @kernel
-def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None:
-    """One step of every slot, and what it shows."""
+def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> bool:
+    """One step of every slot, and what it shows; False, and nothing is done, where some number is no action."""
+    if not are_actions(action, game.sight.mask.shape[1]):
+        return False
     slots = game.sight.known.slots
     for i in range(len(action)):
         did = NOTHING
@@ -94,7 +108,9 @@ def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> None
                 end(game, i, STOPPED)
         if did != NOTHING:
             learn(game, i, did)
-        show(slots, game.sight.seen, shown, i)
+        show(slots, game.tallies, shown, i)
+        show_seen(game.sight.seen, shown, i)
+    return True
 
 
 @kernel

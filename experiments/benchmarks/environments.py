@@ -4,10 +4,10 @@
 
 One process, one thread, processor time of ``step`` alone under random legal actions; every repeat measures the
 reference and all environments once, and what is shown is the median over the repeats of the ratio within one. Beside
-the steps stand the bytes that one moves (observation written and copied, what is read of the log, the slot's own
-records) and what share of the memory's speed that is, from a copy of 64 MB in the same run. Then how speed grows with
-the number of environments, of states of the log, and of choices. Writes ``results/environments.json`` and ``.md``, and
-a picture of each: ``by_number.png``, ``by_states.png``, ``by_choices.png``.
+the steps stand the bytes that one moves (observation written, and copied where it is kept, what is read of the log, the
+slot's own records) and what share of the memory's speed that is, from a copy of 64 MB in the same run. Then how speed
+grows with the number of environments, of states of the log, and of choices. Writes ``results/environments.json`` and
+``.md``, and a picture of each: ``by_number.png``, ``by_states.png``, ``by_choices.png``.
 """
 
 from __future__ import annotations
@@ -121,9 +121,13 @@ def median_ratios(measurements: dict[str, Measurement], repeats: int) -> dict[st
 
 
 def bytes_a_step(env: Any) -> int:
-    """Bytes that one step of one slot moves: its observation twice, its records, and what it reads of a log."""
+    """Bytes that one step of one slot moves: its observation, its records, and what it reads of a log.
+
+    An observation moves twice in families that keep it and write what has changed.
+    """
     game, dynamics = env.dynamics.game, env.dynamics
-    moved = 2 * dynamics.observation[0].nbytes + 2 * dynamics.action_mask[0].nbytes + dynamics.slots.itemsize
+    written = 2 if hasattr(game, "seen") else 1
+    moved = written * dynamics.observation[0].nbytes + 2 * dynamics.action_mask[0].nbytes + dynamics.slots.itemsize
     recording = getattr(game, "recording", None)
     if recording is not None:
         moved += recording.responses.itemsize + recording.numbers[0].nbytes
