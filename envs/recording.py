@@ -85,7 +85,7 @@ def features_at(num_choices: int) -> int:
 
 
 @kernel
-def feature(recording: Recording, state: int, at: int) -> float:
+def feature(recording: Recording, state: int, at: int) -> np.float32:
     """A feature of a state."""
     return np.float32(recording.halves[index(state), index(at)]) * UNIT
 

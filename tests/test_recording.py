@@ -64,7 +64,7 @@ def test_the_row_of_a_state_holds_its_calls_and_features() -> None:
     shown = [feature(found, state, at + k) for k in range(size + 2 * choices)]
     features = dynamics.features
     parts = features.text[state], features.extra[state], features.prior[state], features.prospect[state]
-    assert_allclose(shown, np.concatenate(parts), atol=UNIT / 2 * (1 + 1e-6))
+    assert_allclose(shown, np.concatenate(parts), atol=float(UNIT) / 2 * (1 + 1e-6))
 
 
 def test_an_index_needs_no_features() -> None:
