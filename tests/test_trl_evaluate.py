@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from invented import task_log
@@ -14,12 +16,13 @@ from small_logs import make, query_rows
 pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from rlroute.agents.trl.demonstrations import ShortQueries, demonstrations, numeric_twin
+from rlroute.agents.trl.demonstrations import SHOWS_OF_REFERENCES, ShortQueries, demonstrations, numeric_twin
 from rlroute.agents.trl.evaluate import episodes_of, figures, play_tasks, write_samples
 from rlroute.agents.trl.generation import Sequences, Turn
 from rlroute.agents.trl.models import load_model
 from rlroute.agents.trl.rollouts import Player, make_envs
 from rlroute.agents.trl.sft import tokens_and_labels
+from rlroute.envs.budget_route.references import Learned
 from rlroute.envs.contest import vector_env
 from rlroute.envs.demonstrate import demonstrate
 from rlroute.policies import AlwaysChoice
@@ -67,6 +70,36 @@ def test_demonstrations_are_paid_as_the_numeric_episodes_are(family: str) -> Non
         assert transcript.reward == pytest.approx(transcript.numeric_reward)
         assert not transcript.faults
         assert all(turn.startswith("<think>") and turn.endswith("</route>") for turn, _ in transcript.turns)
+
+
+def test_the_rule_that_teaches_asks_for_more_where_it_gains_most() -> None:
+    given: dict[str, Any] = {"log": task_log(120), "featuriser": "letters", "split": "train", "budget_calls": (1, 2)}
+    env: Any = gym.make("rlroute/BudgetRouteText-v0", prompt="brief", disable_env_checker=True, **given).unwrapped
+    learned = Learned.of(env.dynamics)
+    asked: dict[int, list[float]] = {}  # gains of the steps that got more, by cap
+    spared: dict[int, list[float]] = {}  # and of those that might have
+    shows = SHOWS_OF_REFERENCES["rlroute/BudgetRoute-v0"](env, np.random.default_rng(0))
+    for shown in islice(shows, 60):
+        numeric = env.numeric_type(**{**given, **dict(shown.changes)})
+        numeric.reset(seed=shown.seed, options=shown.options)
+        dynamics, ended = numeric.dynamics, False
+        cap = int(dynamics.calls_left[0])
+        while not ended:
+            action, free = shown.act(numeric), dynamics.action_mask[0, learned.large] == 1
+            gain = float(learned.gain[dynamics.state[0]])
+            if free:
+                (asked if action == learned.large else spared).setdefault(cap, []).append(gain)
+            _, _, terminated, truncated, _ = numeric.step(action)
+            ended = terminated or truncated
+        assert dynamics.expensive_calls[0] <= cap
+    assert set(asked) == {1, 2}
+    for cap, gains in asked.items():
+        assert min(gains) >= max(spared[cap])
+
+
+def test_a_teacher_that_a_family_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="teacher='reference': expected 'paper' for rlroute/ThinkRoute-v0"):
+        demonstrations("rlroute/ThinkRouteText-v0", {"log": make(query_rows())}, 1, teacher="reference")
 
 
 def test_short_queries_call_what_long_ones_call() -> None:
