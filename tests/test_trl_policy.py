@@ -31,7 +31,7 @@ from rlroute.agents.trl.models import TokenizerTokens, load_model
 from rlroute.agents.trl.policy import TextPolicy, save_text_policy
 from rlroute.agents.trl.rollouts import Player, make_envs
 from rlroute.agents.trl.tiny import tiny_model, tiny_tokenizer
-from rlroute.agents.trl.training import forget_after, latest_checkpoint
+from rlroute.agents.trl.training import forget_after, latest_checkpoint, told, warm_start
 from rlroute.policy import PolicyError
 
 pytestmark = [
@@ -128,6 +128,19 @@ def test_acting_on_transcripts_repeats_the_rollout(trained: Path) -> None:
     assert turns == rollout.turns
     assert tokens == rollout.written
     assert decision.prompt_tokens + decision.completion_tokens == len(rollout.prompt_ids + rollout.completion_ids)
+
+
+def test_drawn_tokens_go_by_the_seed_and_leave_the_stream_of_torch_alone(trained: Path) -> None:
+    def turns(seed: int) -> list[str]:
+        policy = load_policy(trained, seed=seed, sample=True)
+        return [policy.act(f"Weight {i}.").text for i in range(4)]
+
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    first, again, other = turns(0), turns(0), turns(1)
+    assert torch.equal(torch.rand(3), expected)
+    assert first == again != other
 
 
 def test_the_routers_own_tokens_have_a_price(trained: Path, tmp_path: Path) -> None:
@@ -300,6 +313,16 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(log_folder: str, tr
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(ValueError, match=r"found learning_rate=0\.0001, expected 0\.5 to resume"):
         grpo.train(rollout_arguments(grpo.GRPOArguments, log_folder, trained, out, resume=True, learning_rate=0.5))
+
+
+def test_a_start_of_other_lessons_is_not_gone_on_with(log_folder: str, tmp_path: Path) -> None:
+    given = {"sft_steps": 4, "resume": True, "model": "tiny"}
+    arguments = rollout_arguments(grpo.GRPOArguments, log_folder, tmp_path, tmp_path / "out", **given)
+    (tmp_path / "out" / "sft" / "policy").mkdir(parents=True)
+    lessons = sft_arguments(log_folder, tmp_path / "out" / "sft", learning_rate=0.5)
+    (tmp_path / "out" / "sft" / "run.json").write_text(json.dumps(told("SFT", lessons)))
+    with pytest.raises(ValueError, match=r"sft/run\.json: found \w+=.*, expected .* to resume"):
+        warm_start(arguments)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ pytest.importorskip("trl")
 
 import torch
 
+from rlroute.agents.trl.checks import ModelError
 from rlroute.agents.trl.generation import Sequences, Turn, TurnSampler
 from rlroute.agents.trl.models import LanguageModel, load_model
 from rlroute.agents.trl.rollouts import Player, Rollouts, group_seed, make_envs
@@ -161,6 +162,14 @@ def test_environments_side_by_side_share_one_log(tiny: LanguageModel, tmp_path: 
     given = {"log": folder, "prompt": "brief", "featuriser": "letters", "split": "train"}
     first, second = make_envs("rlroute/BudgetRouteText-v0", given, tiny, 2)
     assert first.dynamics.log is second.dynamics.log, "its texts are read once"
+
+
+def test_a_prompt_that_fills_the_context_is_refused(tiny: LanguageModel) -> None:
+    env = think_envs(tiny, 1)[0]
+    player = Player(tiny, env.stops, 64)
+    player.context = len(tiny.prompt_ids(env.reset(seed=0)[0]))
+    with pytest.raises(ModelError, match=f"context: found {player.context} tokens, which a prompt of"):
+        player.play([env], [(0, {})])
 
 
 def test_a_full_context_ends_an_episode_in_silence(tiny: LanguageModel) -> None:

@@ -94,7 +94,8 @@ def evaluate(
 ) -> list[Rollout]:
     """Episodes of a `TextPolicy` on all or the first `tasks` tasks of a split.
 
-    The environment is that of its training; `changes` are other arguments, such as a log or a preference.
+    The environment is that of its training; `changes` are other arguments, such as a log or a preference. `seed` is of
+    the draws of the log; tokens that are drawn go by the seed that the policy was loaded with.
     """
     from rlroute.agents.trl.policy import PROMPT_FILE
 
@@ -104,6 +105,7 @@ def evaluate(
     roots = np.asarray(first.dynamics.roots)[:tasks]
     envs = make_envs(card["environment"], arguments, policy.language, side_by_side(len(roots)))
     player = Player(policy.language, envs[0].stops, int(card["turn_tokens"]))
+    player.sampler.generator = policy.sampler.generator
     return play_tasks(player, envs, roots, seed, greedy)
 
 
@@ -115,14 +117,12 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--tasks", type=int, help="only the first so many tasks")
     parser.add_argument("--env-arguments", type=json.loads, default={}, help="changes to the environment, as JSON")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws of the log")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws of the log, and of tokens")
     parser.add_argument("--sampled", action="store_true", help="draw tokens instead of taking the likeliest")
     parser.add_argument("--samples", type=Path, help="file to write some transcripts to")
     options = parser.parse_args()
-    rollouts = evaluate(
-        load_policy(options.policy), options.split, options.tasks, options.env_arguments, options.seed,
-        not options.sampled,
-    )  # fmt: skip
+    policy, greedy = load_policy(options.policy, seed=options.seed), not options.sampled
+    rollouts = evaluate(policy, options.split, options.tasks, options.env_arguments, options.seed, greedy)
     if options.samples:
         write_samples(options.samples, rollouts, f"{options.policy} on {options.split}")
     print(json.dumps({"episodes": len(rollouts), **figures(rollouts)}, indent=1))

@@ -98,6 +98,7 @@ class TurnSampler:
         # The token that completes a stop holds its last character, so all other tokens need no look at the text.
         self.may_end = {i for i, piece in enumerate(pieces) if any(mark in piece for mark in last)}
         self.ends = {language.tokenizer.eos_token_id} - {None}
+        self.generator: torch.Generator | None = None  # of its draws; torch's own where there is none
 
     def turn(self, sequences: Sequences, logits: Tensor, limits: Sequence[int], greedy: bool = False) -> list[Turn]:
         """One turn for every row from `logits` (B, V); the last token of each is sampled but not fed yet.
@@ -108,7 +109,7 @@ class TurnSampler:
         open_rows = [row for row, limit in enumerate(limits) if limit > 0]
         while open_rows:
             logprobs = logits.log_softmax(dim=-1)
-            tokens = logprobs.argmax(dim=-1) if greedy else torch.multinomial(logprobs.exp(), 1)[:, 0]
+            tokens = logprobs.argmax(dim=-1) if greedy else self._drawn(logprobs)
             chosen = logprobs.gather(1, tokens[:, None])[:, 0]
             still = []
             for row, token, logprob in zip(open_rows, *_picked(tokens, chosen, open_rows), strict=True):
@@ -123,6 +124,9 @@ class TurnSampler:
                 present[open_rows] = True
                 logits = sequences.feed_one(tokens, present)
         return turns
+
+    def _drawn(self, logprobs: Tensor) -> Tensor:
+        return torch.multinomial(logprobs.exp(), 1, generator=self.generator)[:, 0]
 
     def _stops(self, ids: list[int]) -> bool:
         if ids[-1] not in self.may_end:

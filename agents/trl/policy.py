@@ -120,10 +120,11 @@ def load_text_policy(path: Path, card: dict[str, Any], *, sample: bool = False, 
         language = load_folder(path)
     except ModelError as error:
         raise PolicyError(path, error.what, error.found, error.expected) from error
-    if seed is not None:
-        torch.manual_seed(seed)
     language.model.eval()
-    return TextPolicy(card, language, path, str(card.get("name", "text router")), sample)
+    policy = TextPolicy(card, language, path, str(card.get("name", "text router")), sample)
+    if seed is not None:
+        policy.sampler.generator = torch.Generator(language.model.device).manual_seed(seed)
+    return policy
 
 
 def text_card(env: Any, env_id: str, turn_tokens: int) -> dict[str, Any]:

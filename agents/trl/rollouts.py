@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from rlroute.agents.trl.checks import ModelError
 from rlroute.agents.trl.generation import CachedTexts, Texts, TurnSampler
 from rlroute.agents.trl.models import LanguageModel, TokenizerTokens, merged
 from rlroute.rewards import COST_USD, LATENCY_S, QUALITY
@@ -143,7 +144,15 @@ class Player:
     def _begin(self, env: Any, start: Start) -> Rollout:
         seed, options = start
         prompt, _ = env.reset(seed=seed, options=dict(options))
-        return Rollout(prompt, self.language.prompt_ids(prompt))
+        rollout = Rollout(prompt, self.language.prompt_ids(prompt))
+        if not self._room(env, rollout):
+            context = min(self.context, env.limits.context_tokens)
+            raise ModelError(
+                "context",
+                f"{context} tokens, which a prompt of {len(rollout.prompt_ids)} fills",
+                'room for a turn: a longer context, or a shorter prompt by env_arguments {"prompt_tokens": …}',
+            )
+        return rollout
 
     def _room(self, env: Any, rollout: Rollout) -> int:
         """Tokens that the next turn may have."""

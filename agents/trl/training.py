@@ -100,11 +100,14 @@ def warm_start(arguments: RolloutArguments) -> str:
     if arguments.sft_steps == 0 or (Path(arguments.model) / CARD_FILE).is_file():
         return arguments.model
     done = Path(arguments.out) / "sft" / "policy"
+    shared = {name: getattr(arguments, name) for name in TrainingArguments.__dataclass_fields__}
+    changes = {"out": str(done.parent), "steps": arguments.sft_steps, "learning_rate": arguments.sft_learning_rate}
+    lessons = sft.SFTArguments(**{**shared, **changes})
     if not (arguments.resume and done.is_dir()):
-        shared = {name: getattr(arguments, name) for name in TrainingArguments.__dataclass_fields__}
-        rate = arguments.sft_learning_rate
-        changes = {"out": str(done.parent), "steps": arguments.sft_steps, "learning_rate": rate}
-        sft.train(sft.SFTArguments(**{**shared, **changes}))
+        sft.train(lessons)
+    else:
+        file = done.parent / RUN_FILE
+        refuse_another_run(json.loads(file.read_text(encoding="utf-8")), told("SFT", lessons), file)
     return str(done)
 
 
@@ -187,8 +190,7 @@ def begin_run(out: Path, name: str, arguments: TrainingArguments) -> Path | None
     Raises ValueError where what is to be resumed was another run.
     """
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "logs")  # the only way to tell transformers
-    run = {"algorithm": name, "arguments": {**asdict(arguments), "resume": None, "quiet": None}}
-    told = json.loads(json.dumps(run, default=lambda item: str(getattr(item, "content_hash", item))))
+    run = told(name, arguments)
     checkpoint = latest_checkpoint(out / CHECKPOINTS) if arguments.resume else None
     if checkpoint is None:
         for old in (CHECKPOINTS, "samples", "logs"):
@@ -196,10 +198,17 @@ def begin_run(out: Path, name: str, arguments: TrainingArguments) -> Path | None
         (out / "metrics.jsonl").unlink(missing_ok=True)
     else:
         before = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
-        refuse_another_run(before, told, out / RUN_FILE)
+        refuse_another_run(before, run, out / RUN_FILE)
         forget_after(out / "metrics.jsonl", int(checkpoint.name.removeprefix("checkpoint-")))
-    write_text(out / RUN_FILE, json.dumps(told, indent=1) + "\n")
+    write_text(out / RUN_FILE, json.dumps(run, indent=1) + "\n")
     return checkpoint
+
+
+def told(name: str, arguments: TrainingArguments) -> dict[str, Any]:
+    """A run as plain data: its algorithm, and all arguments that say what comes of it; logs by what they hold."""
+    run = {"algorithm": name, "arguments": {**asdict(arguments), "resume": None, "quiet": None}}
+    plain: dict[str, Any] = json.loads(json.dumps(run, default=lambda item: str(getattr(item, "content_hash", item))))
+    return plain
 
 
 def forget_after(file: Path, step: int) -> None:
@@ -269,7 +278,8 @@ def export(
     from rlroute.agents.trl.policy import save_text_policy, text_card
 
     given = {key: value for key, value in asdict(arguments).items() if key != "env_arguments"}
-    size = int(sum(p.numel() for p in language.model.parameters()))
+    weights = language.model.named_parameters()
+    size = int(sum(p.numel() for name, p in weights if "lora_" not in name))  # adapters become part of the others
     card = {
         **text_card(env, arguments.env, arguments.turn_tokens),
         "env_arguments": plain_arguments(arguments.env_arguments),

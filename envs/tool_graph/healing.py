@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from rlroute.envs.tool_graph.graph import ToolGraph, members
+from rlroute.envs.tool_graph.observation import LEAST_HEALTH
 from rlroute.envs.tool_graph.plans import Plan, cheapest_completion
 from rlroute.envs.tool_graph.transitions import CONSULT, DEMOTE, ESCALATE, FINISH, FIRST_CALL
 from rlroute.policies import Actions, Array, dynamics_of
@@ -143,7 +144,7 @@ class SlotPolicy(ABC):
         hard, wrong = progress.beliefs
         self._executed, self._down = _masks(progress.executed), _masks(progress.known_down)
         self._bad = _masks(progress.known_bad | (wrong >= 0.5))
-        self._unhealth = -np.log(np.clip(1.0 - hard - wrong, 1e-3, 1.0))
+        self._unhealth = -np.log(np.clip(1.0 - hard - wrong, LEAST_HEALTH, 1.0))
         self._scale = d.w_cost / progress.cheapest_usd
         self._own = self._scale[:, None] * progress.cost_usd
         self._risk = progress.risk_belief
