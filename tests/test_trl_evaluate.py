@@ -16,6 +16,7 @@ from small_logs import make, query_rows
 pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+from rlroute.agents.trl import demonstrations as module
 from rlroute.agents.trl.demonstrations import SHOWS_OF_REFERENCES, ShortQueries, demonstrations, numeric_twin
 from rlroute.agents.trl.evaluate import episodes_of, figures, play_tasks, write_samples
 from rlroute.agents.trl.generation import Sequences, Turn
@@ -25,6 +26,7 @@ from rlroute.agents.trl.sft import tokens_and_labels
 from rlroute.envs.budget_route.references import Learned
 from rlroute.envs.contest import vector_env
 from rlroute.envs.demonstrate import demonstrate
+from rlroute.evaluation import tune
 from rlroute.policies import AlwaysChoice
 from rlroute.rollout import rollout
 
@@ -72,15 +74,21 @@ def test_demonstrations_are_paid_as_the_numeric_episodes_are(family: str) -> Non
         assert all(turn.startswith("<think>") and turn.endswith("</route>") for turn, _ in transcript.turns)
 
 
-def test_the_rule_that_teaches_asks_for_more_where_it_gains_most() -> None:
+@pytest.mark.parametrize("same", [False, True])
+def test_the_rule_that_teaches_asks_for_more_where_it_gains_most(same: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if same:  # one candidate is the best under every cap
+        monkeypatch.setattr(
+            module, "tune", lambda *given: {name: [tuned[0]] * 2 for name, tuned in tune(*given).items()}
+        )
     given: dict[str, Any] = {"log": task_log(120), "featuriser": "letters", "split": "train", "budget_calls": (1, 2)}
     env: Any = gym.make("rlroute/BudgetRouteText-v0", prompt="brief", disable_env_checker=True, **given).unwrapped
     learned = Learned.of(env.dynamics)
     asked: dict[int, list[float]] = {}  # gains of the steps that got more, by cap
     spared: dict[int, list[float]] = {}  # and of those that might have
+    numerics: dict[Any, Any] = {}  # played in turn
     shows = SHOWS_OF_REFERENCES["rlroute/BudgetRoute-v0"](env, np.random.default_rng(0))
     for shown in islice(shows, 60):
-        numeric = env.numeric_type(**{**given, **dict(shown.changes)})
+        numeric = numerics.setdefault(shown.changes, env.numeric_type(**{**given, **dict(shown.changes)}))
         numeric.reset(seed=shown.seed, options=shown.options)
         dynamics, ended = numeric.dynamics, False
         cap = int(dynamics.calls_left[0])

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import fields
 from importlib import import_module
 from itertools import islice
@@ -264,7 +265,8 @@ def _by_reference(name: str, why: Rationale) -> Shows:
         settings = _settings(dynamics.arguments)
         module = import_module(type(dynamics).__module__.rsplit(".", 1)[0] + ".references")
         candidates = module.references(make_env("train", **settings[0].arguments))[name]
-        acts = [acting(tuned.policy) for tuned in tune(make_env, settings, {name: candidates})[name]]
+        # One candidate may be the best for several terms, and each has an episode of its own under way.
+        acts = [acting(copy(tuned.policy)) for tuned in tune(make_env, settings, {name: candidates})[name]]
         for task, seed in _tasks(env, rng):
             at = int(rng.integers(len(settings)))
             changes = tuple(settings[at].arguments.items())
