@@ -33,7 +33,7 @@ class EpisodeDynamics(ABC):
     tallies: ClassVar[tuple[str, ...]] = ()  # of these, whole numbers side by side that `info` tells
     arguments: EpisodeArguments
     layout: Layout
-    game: Any  # the family's NamedTuple of arrays; has slots, mask and seen
+    game: Any  # the family's NamedTuple of arrays; has mask, and seen unless the family makes observations anew
 
     def __init__(self, arguments: EpisodeArguments, num_envs: int, log: Any) -> None:
         self.arguments = arguments
@@ -125,7 +125,7 @@ class EpisodeDynamics(ABC):
         return np.asarray(self.game.seen)
 
     def observe(self, which: np.ndarray) -> np.ndarray:
-        """What policies see now of the slots `which` (M,), (M, layout.size) float32: an array of its own."""
+        """What policies see now of the slots `which` (M,) int, (M, layout.size) float32: an array of its own."""
         return np.asarray(self.game.seen[which])
 
     # -- episodes -----------------------------------------------------------------------------------------------

@@ -189,8 +189,8 @@ class LiveBase(LiveEpisode):
         known = (components, extra, *(estimates[name] for name in self.estimates))
         calls = np.zeros((1, self.pool.size, CALL_SIZE), np.int32)
         calls[:, :, PROMPT_TOKENS] = self.prompt_tokens
-        nothing = np.zeros(1, np.int32)
-        rows = state_rows(nothing, calls, nothing, np.zeros_like(calls[:, :, 0]), np.concatenate(known, axis=1))
+        nothing = np.zeros((1, self.pool.size), np.int16)
+        rows = state_rows(nothing[:, 0], calls, nothing[:, 0], nothing, np.concatenate(known, axis=1))
         self.recording = Recording(rows, rows.view(np.int16), records(0, {}))
 
     @abstractmethod

@@ -100,12 +100,11 @@ def state_rows(
 ) -> np.ndarray:
     """Rows (S, W) int32, filled up to whole lines.
 
-    They are made of `think_state` and `step` (S,), `calls` (S, C, 2), `attempts` (S, C) and `features` (S, D).
+    They are made of `think_state` (S,), `calls` (S, C, 2), `step` (S,) and `attempts` (S, C) int16, `features` (S, D).
     """
     words = np.concatenate([think_state[:, None], calls.reshape(len(calls), -1)], axis=1, dtype=np.int32)
     units = np.rint(np.clip(features, -1.0, 1.0) * MOST).astype(np.int16)
-    counts = np.minimum(np.concatenate([step[:, None], attempts], axis=1), MOST).astype(np.int16)
-    halves = np.concatenate([counts, units], axis=1)
+    halves = np.concatenate([step[:, None], attempts, units], axis=1, dtype=np.int16)
     used = words.shape[1] + -(-halves.shape[1] // 2)
     rows = np.zeros((len(words), -(-used // LINE) * LINE), np.int32)
     rows[:, : words.shape[1]] = words
@@ -115,9 +114,6 @@ def state_rows(
 
 def pack(arrays: LogArrays, features: LogFeatures, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
     """The rows of states and the records of responses of a log."""
-    most = int(arrays.num_attempts.max())
-    if most > MOST:
-        raise ValueError(f"{most:,} attempts of one choice in one state: expected at most {MOST:,}")
     calls = np.empty((*arrays.num_attempts.shape, CALL_SIZE), np.int32)
     calls[:, :, FIRST_ROW] = arrays.cell[:-1].reshape(arrays.num_attempts.shape)
     calls[:, :, PROMPT_TOKENS] = arrays.prompt_tokens_of

@@ -27,7 +27,8 @@ BELOW_MOST = np.nextafter(MOST, 0.0)
 @kernel
 def log2(number: float) -> float:
     """The binary logarithm, to 5e-5, of a number from 1/1024 to 1024, and of the nearer end of any other."""
-    number = min(max(number, LEAST), BELOW_MOST)
+    number = number if number > LEAST else LEAST  # what is no number neither
+    number = min(number, BELOW_MOST)
     piece = np.uint64((np.float64(number).view(np.int64) >> SHIFT) - FIRST)
     return PIECES[piece, 0] + PIECES[piece, 1] * number
 
@@ -39,13 +40,14 @@ OF_WEIGHTS = 1.0 / (log2(WEIGHT_CEILING) - LEAST_WEIGHT)
 @kernel
 def weight_feature(weight: float) -> float:
     """A weight on a log scale from 0.001 (and below) to 100 (and above), in [0, 1]."""
-    return (log2(min(max(weight, WEIGHT_FLOOR), WEIGHT_CEILING)) - LEAST_WEIGHT) * OF_WEIGHTS
+    weight = weight if weight > WEIGHT_FLOOR else WEIGHT_FLOOR
+    return (log2(min(weight, WEIGHT_CEILING)) - LEAST_WEIGHT) * OF_WEIGHTS
 
 
 @kernel
 def money_feature(units: float) -> float:
     """An amount in multiples of its unit, on a log2 scale from 1/256 to 256 units, in [−1, 1]; 1 for no limit."""
-    if math.isinf(units):
+    if units == math.inf:
         return 1.0
     return min(max(log2(units) / OCTAVES, -1.0), 1.0)
 

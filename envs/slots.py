@@ -16,7 +16,7 @@ TASK = np.uint64(Stream.TASK)
 
 # What a slot of any family holds.
 SLOT: dict[str, Any] = {
-    "slot": np.int32,  # its counter, for draws
+    "slot": np.int64,  # its counter, for draws
     "episode": np.int32,  # counter of the episode in its slot
     "noise": np.uint64,  # hash that hidden draws of the episode start from
     "task": np.int32,  # root state of the episode

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlroute.arrays import save_names
+from rlroute.errors import Fault, LogError
 from rlroute.keys import Keys
 from rlroute.prices import DEFAULT_CACHE_TTL_S, UNBILLED, call_cost_usd
 from rlroute.splits import SPLITS
@@ -60,6 +61,14 @@ def _choices(choices: Source) -> dict[str, np.ndarray]:
     }
 
 
+def shorts(numbers: np.ndarray, table: str, column: str) -> np.ndarray:
+    """Counts as int16; a LogError where one is too large for it."""
+    largest, most = int(numbers.max(initial=0)), np.iinfo(np.int16).max
+    if largest > most:
+        raise LogError([Fault(table, None, column, f"as many as {largest:,}", f"at most {most:,}")])
+    return np.asarray(numbers.astype(np.int16))
+
+
 def _states(states: Source, keys: Keys) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
     import pyarrow as pa
 
@@ -71,10 +80,10 @@ def _states(states: Source, keys: Keys) -> tuple[dict[str, np.ndarray], list[str
     arrays = {
         "state_ids": np.asarray(states.column("state_id").to_pylist(), dtype=np.str_),
         "group_ids": np.asarray(group_ids, dtype=np.str_),
-        "step": step.astype(np.int16),
+        "step": shorts(step, "states", "step"),
         "group": group,
         "given_split": _given_split(states),
-        "task_name": task_name.astype(np.int16),
+        "task_name": shorts(task_name, "states", "task_name"),
         "root": is_root(step, keys.parent),
         "parent": keys.parent,
         "think_state": think_targets(step, keys.parent),
@@ -131,7 +140,7 @@ def _responses(responses: Source, keys: Keys, choices: dict[str, np.ndarray], nu
     starts = np.zeros(num_cells + 1, np.int64)
     np.cumsum(attempts, out=starts[1:])
     _save(folder, "cell", starts)
-    _save(folder, "num_attempts", attempts.reshape(num_states, num_choices).astype(np.int16))
+    _save(folder, "num_attempts", shorts(attempts.reshape(num_states, num_choices), "responses", "attempt"))
     order = _order(cell, ints(responses.column("attempt")))
     choice = keys.choice[order]
     del cell, attempts

@@ -16,6 +16,7 @@ from small_logs import make, query_rows, task_rows, think_rows
 
 from rlroute.arrays import array_names
 from rlroute.card import Card
+from rlroute.dense import shorts
 from rlroute.errors import LogError
 from rlroute.graph import MIN_FOLLOWED, always, best_single, clairvoyant, reach
 from rlroute.log import Log, LogWarning, load_log
@@ -82,6 +83,11 @@ def test_cells_hold_the_attempts_of_each_state_and_choice_in_order() -> None:
     first, end = arrays.cell[0 * 2 + 1], arrays.cell[0 * 2 + 2]
     assert arrays.cost_usd[first:end].tolist() == [5.0, 7.0]
     assert arrays.row_cell.tolist() == [0, 1, 1, 2, 3]
+
+
+def test_a_count_too_large_for_its_column_is_named() -> None:
+    with pytest.raises(LogError, match="table, column counts: found as many as 40,000, expected at most 32,767"):
+        shorts(np.array([3, 40_000]), "table", "counts")
 
 
 def test_missing_costs_are_computed_from_tokens_and_prices() -> None:

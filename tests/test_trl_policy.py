@@ -31,7 +31,7 @@ from rlroute.agents.trl.models import TokenizerTokens, load_model
 from rlroute.agents.trl.policy import TextPolicy, save_text_policy
 from rlroute.agents.trl.rollouts import Player, make_envs
 from rlroute.agents.trl.tiny import tiny_model, tiny_tokenizer
-from rlroute.agents.trl.training import forget_after, latest_checkpoint, told, warm_start
+from rlroute.agents.trl.training import forget_after, latest_checkpoint, refuse_another_run, told, warm_start
 from rlroute.policy import PolicyError
 
 pytestmark = [
@@ -313,6 +313,23 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(log_folder: str, tr
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(ValueError, match=r"found learning_rate=0\.0001, expected 0\.5 to resume"):
         grpo.train(rollout_arguments(grpo.GRPOArguments, log_folder, trained, out, resume=True, learning_rate=0.5))
+
+
+def test_an_unknown_teacher_is_refused_before_an_older_run_is_cleared(log_folder: str, tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("{}")
+    with pytest.raises(ValueError, match="teacher='rule': expected 'paper' or 'reference'"):
+        sft.train(sft_arguments(log_folder, tmp_path, teacher="rule"))
+    assert metrics.is_file()
+
+
+def test_an_argument_that_is_newer_than_a_run_had_its_default(tmp_path: Path) -> None:
+    now = told("GRPO", grpo.GRPOArguments())
+    before = {**now, "arguments": {key: value for key, value in now["arguments"].items() if key != "teacher"}}
+    refuse_another_run(before, now, tmp_path)
+    now["arguments"]["teacher"] = "reference"
+    with pytest.raises(ValueError, match="found teacher='paper', expected 'reference' to resume"):
+        refuse_another_run(before, now, tmp_path)
 
 
 def test_a_start_of_other_lessons_is_not_gone_on_with(log_folder: str, tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def trainer_of(language: LanguageModel, envs: list[Any], out: Path, group_size: 
         rollouts=Rollouts(Player(language, envs[0].stops, 24), envs, group_size, 0),
         model=language.model,
         processing_class=language.tokenizer,
-        args=grpo_config(knobs, out),
+        args=grpo_config(knobs, out, 4096),
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(groups)]}),
         **given,
     )

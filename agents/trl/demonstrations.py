@@ -4,10 +4,10 @@
   an answer, mixed with an explorer that asks models at random and lets the checker decide. A start without a
   preference hardly rises, one without exploration has nothing to rise from.
 - BudgetRoute: BoSFT's demonstrations, always-small or the cheapest recorded success (`rlroute.envs.budget_route`); with
-  another teacher the per-step rule, tuned on val for every cap `[ours]`. The paper's show how many expensive calls a
-  task wants, and hardly at which steps: where they stand in a success that was drawn is mostly chance.
-- EffortRoute: the labels of minimum sufficient effort (`rlroute.envs.effort_route.labels`); with another teacher the
-  myopic bandit, tuned on val for four weights `[ours]`.
+  the teacher "reference" the per-step rule, tuned on val for every cap `[ours]`. The paper's show how many expensive
+  calls a task wants, and hardly at which steps: where they stand in a success that was drawn is mostly chance.
+- EffortRoute: the labels of minimum sufficient effort (`rlroute.envs.effort_route.labels`); with the teacher
+  "reference" the myopic bandit, tuned on val for four weights `[ours]`.
 - ToolGraph: the healing router.
 """
 
@@ -24,6 +24,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlroute.agents.trl.persistent import GOOD, Persistent
+from rlroute.envs import entry
 from rlroute.envs.contest import vector_env
 from rlroute.envs.demonstrate import Act, Rationale, Transcript, demonstrate
 from rlroute.envs.terms import ends
@@ -73,15 +74,20 @@ def demonstrations(
             envs[changes] = env, numeric_twin(env)
         return envs[changes]
 
-    family, known = pair()[0].dynamics.family, {PAPER: SHOWS, REFERENCE: SHOWS_OF_REFERENCES}
-    if family not in known.get(teacher, {}):
-        listed = [name for name, shows in known.items() if family in shows]
-        raise ValueError(f"teacher={teacher!r}: expected {' or '.join(map(repr, listed))} for {family}")
-    shows = known[teacher][family](pair()[0], np.random.default_rng(seed))
+    shows = taught_by(teacher, env_id)(pair()[0], np.random.default_rng(seed))
     return [
         demonstrate(*pair(d.changes), d.act, seed=d.seed, options=d.options, rationale=d.rationale)
         for d in islice(shows, count)
     ]
+
+
+def taught_by(teacher: str, env_id: str) -> Shows:
+    """What a teacher shows of the family of an environment; a ValueError where it shows nothing of that."""
+    family, known = entry(env_id).id, {PAPER: SHOWS, REFERENCE: SHOWS_OF_REFERENCES}
+    if family not in known.get(teacher, {}):
+        listed = [name for name, shows in known.items() if family in shows]
+        raise ValueError(f"teacher={teacher!r}: expected {' or '.join(map(repr, listed))} for {family}")
+    return known[teacher][family]
 
 
 def texts_of(transcripts: list[Transcript]) -> list[str]:
@@ -252,7 +258,7 @@ def _why_tool(numeric: Any, action: int) -> str:
 
 
 def _by_reference(name: str, why: Rationale) -> Shows:
-    """The reference `name` of a family, the candidate that does best on val for each cap, or for `WEIGHTS` weights."""
+    """The reference `name` of a family, the candidate that does best on val for each of `_settings`."""
 
     def shows(env: Any, rng: np.random.Generator) -> Iterator[Demonstration]:
         dynamics = env.dynamics

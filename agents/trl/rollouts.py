@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -217,7 +218,7 @@ class Rollouts:
             (group_seed(self.seed, int(number)), {"group": self.group_size, "slot": i % self.group_size})
             for i, number in enumerate(prompts)
         ]
-        with merged(model) as bare:
+        with nullcontext() if self.player.llm else merged(model) as bare:
             self.latest = self.player.play(self.envs[: len(prompts)], starts, self.group_size, model=bare)
         model.train(training)
         return {

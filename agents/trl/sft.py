@@ -34,11 +34,12 @@ def train(arguments: SFTArguments) -> Path:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from rlroute.agents.trl.demonstrations import demonstrations, texts_of
+    from rlroute.agents.trl.demonstrations import demonstrations, taught_by, texts_of
     from rlroute.agents.trl.watching import Watcher
 
     torch.set_num_threads(arguments.threads)
     out = Path(arguments.out)
+    taught_by(arguments.teacher, arguments.env)  # refuses before an older run is cleared
     checkpoint = begin_run(out, "SFT", arguments)
     shown = demonstrations(
         arguments.env,

@@ -13,7 +13,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def train_on_episodes(
         shaping=shaping,
         model=language.model,
         processing_class=language.tokenizer,
-        args=grpo_config(arguments, out),
+        args=grpo_config(arguments, out, min(player.context, envs[0].limits.context_tokens)),
         # A prompt is the number of its group, which fixes task, terms and draws; the texts are the environments'.
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(arguments.steps * arguments.groups)]}),
         peft_config=lora_config(arguments.lora),
@@ -113,9 +113,10 @@ def warm_start(arguments: RolloutArguments) -> str:
 
 def model_to_train(name: str, texts: Callable[[], Iterable[str]], arguments: TrainingArguments) -> LanguageModel:
     """The model of a name or folder. Weights that are trained themselves are float32: updates are smaller than what
-    bfloat16 can tell apart. On a GPU the arithmetic is of bfloat16 all the same."""
+    bfloat16 can tell apart. So are those that adapters are added to and taken from again, for the sake of vLLM. On a
+    GPU the arithmetic is of bfloat16 all the same."""
     language = load_model(name, texts, arguments.seed)
-    if arguments.lora == 0:
+    if arguments.lora == 0 or getattr(arguments, "vllm", False):
         language.model.float()
     return language
 
@@ -134,8 +135,8 @@ def refuse_unplayable(env: Any, language: LanguageModel, turn_tokens: int) -> No
     refuse_short_context(language.model, len(language.prompt_ids(prompt)), turn_tokens, env.limits.reply_tokens)
 
 
-def grpo_config(arguments: RolloutArguments, out: Path) -> Any:
-    """TRL's configuration of a run."""
+def grpo_config(arguments: RolloutArguments, out: Path, context_tokens: int) -> Any:
+    """TRL's configuration of a run whose texts have at most so many tokens."""
     from trl import GRPOConfig
 
     batch = arguments.groups * arguments.group_size
@@ -155,6 +156,8 @@ def grpo_config(arguments: RolloutArguments, out: Path) -> Any:
         use_vllm=arguments.vllm,
         vllm_mode="colocate",
         vllm_gpu_memory_utilization=arguments.vllm_memory,
+        vllm_max_model_length=context_tokens,
+        vllm_importance_sampling_mode="token_truncate",
     )
 
 
@@ -206,7 +209,8 @@ def begin_run(out: Path, name: str, arguments: TrainingArguments) -> Path | None
 
 def told(name: str, arguments: TrainingArguments) -> dict[str, Any]:
     """A run as plain data: its algorithm, and all arguments that say what comes of it; logs by what they hold."""
-    run = {"algorithm": name, "arguments": {**asdict(arguments), "resume": None, "quiet": None}}
+    given = {key: value for key, value in asdict(arguments).items() if key not in ("resume", "quiet", "vllm_memory")}
+    run = {"algorithm": name, "arguments": given}
     plain: dict[str, Any] = json.loads(json.dumps(run, default=lambda item: str(getattr(item, "content_hash", item))))
     return plain
 
@@ -227,12 +231,17 @@ def forget_after(file: Path, step: int) -> None:
 
 
 def refuse_another_run(before: Mapping[str, Any], now: Mapping[str, Any], file: Path) -> None:
-    """A ValueError for the first argument in which a run differs from the one it would go on with."""
+    """A ValueError for the first argument in which a run differs from the one it would go on with.
+
+    An argument that there was not yet when that began has its default.
+    """
+    defaults = {field.name: field.default for field in fields(RolloutArguments)}
     if before["algorithm"] != now["algorithm"]:
         raise ValueError(f"{file}: found a run of {before['algorithm']}, expected {now['algorithm']} to resume")
     for key, value in now["arguments"].items():
-        if before["arguments"].get(key) != value:
-            raise ValueError(f"{file}: found {key}={before['arguments'].get(key)!r}, expected {value!r} to resume")
+        found = before["arguments"].get(key, defaults.get(key))
+        if found != value:
+            raise ValueError(f"{file}: found {key}={found!r}, expected {value!r} to resume")
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

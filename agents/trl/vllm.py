@@ -1,4 +1,8 @@
-"""Sampling turns with vLLM, which serves many texts faster than transformers does. It needs a GPU."""
+"""Sampling turns with vLLM, which serves many texts faster than transformers does. It needs a GPU.
+
+Its arithmetic differs a little from the trainer's (bfloat16 as a rule), so TRL weighs every token by the ratio of both
+probabilities, at most 3. It draws by a seed of its own, 0, that checkpoints do not keep: resumed runs go another way.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,8 @@ from rlroute.agents.trl.generation import Turn
 def refuse_no_vllm(model: str, folder: bool) -> None:
     """ModelError where vLLM is missing, or `model` is no folder that it could read."""
     if find_spec("vllm") is None:
-        raise ModelError("vllm", "no such package", "vLLM installed (pip install vllm), or no --vllm")
+        expected = 'pip install "trl[vllm]", in an environment of its own since it pins another torch, or no --vllm'
+        raise ModelError("vllm", "no such package", expected)
     if not folder:
         raise ModelError("vllm", f"model {model!r}", "the folder of a model, which vLLM reads by itself")
 

@@ -81,6 +81,7 @@ class BudgetRouteDynamics(ReplayDynamics):
 
     def observe(self, which: np.ndarray) -> np.ndarray:
         """Nothing is kept of what was shown: an observation is a function of where an episode stands."""
+        which = np.ascontiguousarray(which, np.int64)
         out = np.empty((len(which), self.layout.size), np.float32)
         if self._observe is None:
             self._observe = bind(transitions.observe_some, self.game, which, out)
