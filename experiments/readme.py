@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -253,41 +254,63 @@ def unseen() -> str:
 
 def text_routers() -> str:
     """Language models on the built-in questions, from the committed output."""
-    data = json.loads((ROOT / "experiments" / "router_r1" / "results" / "think.json").read_text())
+    best = "GRPO at 0.01"
     rivals = ("best single", "best per task", "knn single shot", "learned sequential")
-    shown: dict[str, dict[str, float]] = {name: {} for name in rivals}
+
+    def cell(m: dict[str, float]) -> str:
+        return f"{m['reward']:.3f} ({m['quality']:.2f}, {m['calls']:.1f}, {100 * m['top_share']:.0f} %)"
+
+    data, rows = _text_results("think", best, rivals, cell)
+    share = 100 * max(data["one_call_shares"])
+    head = (
+        f"{_text_head(data)} on {data['results'][0]['groups']} test questions: reward (exact match, calls a question, "
+        f"share of the most used model; {share:.0f} % if each were asked once of the best at it). GRPO goes on from "
+        f"the supervised start, over all weights or at one alone. + {best} beats it, = tie, − it beats {best}:"
+    )
+    return f"{head}\n\n{rows}"
+
+
+def text_budget() -> str:
+    """Language models on the built-in agent tasks, from the committed output."""
+    best = "GRPO"
+    rivals = ("always small", "First-Large", "random mix", "per-step rule")
+    data, rows = _text_results("budget_rule", best, rivals, lambda m: f"{m['reward']:.3f} ({m['expensive_calls']:.1f})")
+    head = (
+        f"{_text_head(data)} on {data['results'][0]['groups']} test tasks: reward (expensive calls a task). BoPO and "
+        f"GRPO go on from a start that was shown the per-step rule. + {best} beats it, = tie, − it beats {best}:"
+    )
+    return f"{head}\n\n{rows}"
+
+
+def _text_head(data: dict[str, Any]) -> str:
+    """Who played: how large, and how many seeds of each."""
+    parameters = next(listed[0]["model"]["parameters"] for listed in data["figures"].values() if "model" in listed[0])
+    seeds = ", ".join(f"{name} {len(listed)}" for name, listed in data["seeds"].items())
+    return f"Text routers of {parameters:,} parameters and numeric PPO (seeds: {seeds})"
+
+
+def _text_results(
+    name: str, best: str, rivals: tuple[str, ...], cell: Callable[[dict[str, float]], str]
+) -> tuple[dict[str, Any], str]:
+    """What an experiment on text routers wrote, and as a table: means over seeds, and verdicts of the `best`."""
+    data = json.loads((ROOT / "experiments" / "router_r1" / "results" / f"{name}.json").read_text())
     settings = list(dict.fromkeys(row["setting"] for row in data["results"]))
-    for row in data["results"]:
-        if row["policy"] in shown:
-            shown[row["policy"]][row["setting"]] = row["reward"]
-    shown_best = "GRPO at 0.01"
-    against = data["verdicts"][shown_best]
-    rows = []
-    for name, listed in data["figures"].items():
+    rewards = {(row["policy"], row["setting"]): row["reward"] for row in data["results"]}
+    against = data["verdicts"][best]
+    cells = {rival: [f"{rewards[rival, setting]:.3f}" for setting in settings] for rival in rivals}
+    routers = {}
+    for router, listed in data["figures"].items():
         means = [
             {key: sum(seed["figures"][i][key] for seed in listed) / len(listed) for key in listed[0]["figures"][i]}
             for i in range(len(settings))
         ]
-        cells = [
-            f"{m['reward']:.3f} ({m['quality']:.2f}, {m['calls']:.1f}, {100 * m['top_share']:.0f} %)" for m in means
-        ]
-        signs = against.get(name)
-        rows.append(
-            [f"**{name}**", *(f"{c} {_word(v)}" if signs else c for c, v in zip(cells, signs or cells, strict=True))]
-        )
-    for name, rewards in shown.items():
-        rows.append([name, *(f"{rewards[s]:.3f} {_word(v)}" for s, v in zip(settings, against[name], strict=True))])
-    parameters = data["figures"]["GRPO"][0]["model"]["parameters"]
-    groups = data["results"][0]["groups"]
-    share = 100 * max(data["one_call_shares"])
-    seeds = ", ".join(f"{name} {len(listed)}" for name, listed in data["seeds"].items())
-    head = (
-        f"Text routers of {parameters:,} parameters and numeric PPO on {groups} test questions: reward (exact match, "
-        f"calls a question, share of the most used model; {share:.0f} % if each were asked once of the best at it). "
-        f"GRPO goes on from the supervised start, over all weights or at one alone; seeds: {seeds}. "
-        f"+ {shown_best} beats it, = tie, − it beats {shown_best}:"
-    )
-    return f"{head}\n\n{table(['policy', *settings], rows)}"
+        routers[router] = [cell(mean) for mean in means]
+    rows = []
+    for router, texts in {**routers, **cells}.items():
+        label = f"**{router}**" if router in routers else router
+        signs = [f" {_word(verdict)}" for verdict in against[router]] if router in against else [""] * len(texts)
+        rows.append([label, *(text + sign for text, sign in zip(texts, signs, strict=True))])
+    return data, table(["policy", *settings], rows)
 
 
 BLOCKS = {
@@ -299,6 +322,7 @@ BLOCKS = {
     "bopo": bopo,
     "unseen": unseen,
     "text_routers": text_routers,
+    "text_budget": text_budget,
     "agent_loop": agent_loop,
     "worth": worth,
 }
