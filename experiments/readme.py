@@ -264,8 +264,8 @@ def text_routers() -> str:
     share = 100 * max(data["one_call_shares"])
     head = (
         f"{_text_head(data)} on {data['results'][0]['groups']} test questions: reward (exact match, calls a question, "
-        f"share of the most used model; {share:.0f} % if each were asked once of the best at it). GRPO goes on from "
-        f"the supervised start, over all weights or at one alone. + {best} beats it, = tie, − it beats {best}:"
+        f"share of the most used model; {share:.0f} % if each were asked once of the best at it). RLOO and GRPO go on "
+        f"from the supervised start, over all weights or at one alone. + {best} beats it, = tie, − it beats {best}:"
     )
     return f"{head}\n\n{rows}"
 

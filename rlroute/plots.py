@@ -17,7 +17,7 @@ from rlroute.metrics import upper_hull
 
 Row = Mapping[str, Any]
 TRAINED_COLOURS = (  # one router is red, others beside it are told apart
-    "#c1121f", "#000000", "#0f5132", "#6f1d77", "#b45309", "#1e3a8a", "#047481",
+    "#c1121f", "#000000", "#0f5132", "#6f1d77", "#b45309", "#1e3a8a", "#047481", "#9d174d",
 )  # fmt: skip
 CEILING_COLOUR = "#444444"
 SINGLE_COLOUR = "#9a9a9a"

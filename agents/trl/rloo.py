@@ -1,8 +1,9 @@
 """Trains a text router with RLOO: ``python agents/trl/rloo.py --env rlroute/ThinkRouteText-v0 --out OUT``.
 
-REINFORCE with a leave-one-out baseline (arXiv 2402.14740): each episode is compared with the mean of the others of
-its group. TRL's RLOOTrainer takes neither a rollout function nor a mask, so it cannot tell what the environment wrote
-from what the model did; this is its estimator on TRL's GRPOTrainer.
+REINFORCE with a leave-one-out baseline (arXiv 2402.14740): each episode is compared with the mean of the others of its
+group. Advantages keep their size, where GRPO scales those of every group to a deviation of 1, so that a small saving
+counts as much there as a success. TRL's RLOOTrainer takes neither a rollout function nor a mask, so it cannot tell
+what the environment wrote from what the model did; this is its estimator on TRL's GRPOTrainer.
 """
 
 from __future__ import annotations

@@ -63,6 +63,7 @@ PLANS: dict[str, Plan] = {
         prompt=QUESTION,
         # Once over all weights, shown to the router, and once at each alone, as Router-R1 sweeps its α.
         methods={
+            "RLOO": THINK_KNOBS,
             "GRPO": THINK_KNOBS,
             **{f"GRPO at {w:g}": {**THINK_KNOBS, "trained_on": {"preference": w}} for w in SWEPT},
         },

@@ -120,7 +120,7 @@ def train_and_play(
 
 def train(plan: Plan, method: str, seed: int, log: str | None, model: str, work: Path) -> Path:
     """Train one router, or go on where it was stopped; returns its policy folder."""
-    from rlroute.agents.trl import bopo, grpo, sft
+    from rlroute.agents.trl import bopo, grpo, rloo, sft
 
     out = work / part_name(method, seed)
     if (out / "policy").is_dir():
@@ -144,6 +144,8 @@ def train(plan: Plan, method: str, seed: int, log: str | None, model: str, work:
     given = {**shared, "model": str(work / part_name(START, 0) / "policy"), **knobs}
     if method == "BoPO":
         return bopo.train(bopo.BoPOArguments(**given))
+    if method == "RLOO":
+        return rloo.train(rloo.RLOOArguments(**given))
     return grpo.train(grpo.GRPOArguments(**given))
 
 
