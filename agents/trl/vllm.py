@@ -2,6 +2,7 @@
 
 Its arithmetic differs a little from the trainer's (bfloat16 as a rule), so TRL weighs every token by the ratio of both
 probabilities, at most 3. It draws by a seed of its own, 0, that checkpoints do not keep: resumed runs go another way.
+What is here was tested against an engine of vLLM's interface, and not yet run with vLLM itself.
 """
 
 from __future__ import annotations

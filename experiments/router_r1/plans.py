@@ -100,16 +100,14 @@ PLANS: dict[str, Plan] = {
         greedy=False,
     ),
 }
-# The same two with a start that shows when, not only how often, more is worth it: a reference is the teacher `[ours]`.
-PLANS |= {
-    "budget_rule": replace(
-        PLANS["budget"],
-        methods={name: {**knobs, "steps": 60} for name, knobs in PLANS["budget"].methods.items()},
-        warm={**PLANS["budget"].warm, "teacher": "reference"},
-    ),
-    "effort_bandit": replace(
-        PLANS["effort"],
-        methods={name: {**knobs, "steps": 60} for name, knobs in PLANS["effort"].methods.items()},
-        warm={**PLANS["effort"].warm, "teacher": "reference"},
-    ),
-}
+
+
+def shown_when(plan: Plan, *methods: str) -> Plan:
+    """The plan with a start that shows when, not only how often, more is worth it: a reference is the teacher."""
+    knobs = {method: {**plan.methods.get(method, plan.methods["GRPO"]), "steps": 60} for method in methods}
+    return replace(plan, methods=knobs, warm={**plan.warm, "teacher": "reference"})
+
+
+# `[ours]`: the papers' starts are those above.
+PLANS["budget_rule"] = shown_when(PLANS["budget"], "BoPO", "GRPO")
+PLANS["effort_bandit"] = shown_when(PLANS["effort"], "RLOO", "GRPO")

@@ -1,6 +1,6 @@
 """Language models as routers: trains and evaluates them on texts, beside every reference, on the same test tasks.
 
-    python experiments/router_r1/router_r1.py                                the tiny model, all three experiments
+    python experiments/router_r1/router_r1.py                                the tiny model, all experiments
     python experiments/router_r1/router_r1.py --only think --recording PATH  a recording that an importer knows
     python experiments/router_r1/router_r1.py --only think --model smollm2    a pretrained one, best on a GPU
 
