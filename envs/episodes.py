@@ -20,6 +20,8 @@ from rlroute.layout import Layout
 from rlroute.rewards import VECTOR_NAMES, Totals
 from rlroute.splits import SPLITS
 
+MANY = 64  # episodes at once are worth some seconds for a step compiled for them alone
+
 
 class EpisodeDynamics(ABC):
     """N episodes over the tasks of one log or suite. A family adds its kernels and what they read and write."""
@@ -148,7 +150,7 @@ class EpisodeDynamics(ABC):
         """What holds for all episodes until the next reset."""
         if self._rules is None:
             own, bounds = self.arguments.group_noise == "own", self.arguments.ranges.bounds
-            self._rules = Rules(self.key, self.group_size, own, self.restarts, self.max_episode_steps, bounds)
+            self._rules = Rules(self.key, np.int64(self.group_size), own, self.restarts, self.max_episode_steps, bounds)
         return self._rules
 
     def begin(self, which: np.ndarray, tasks: np.ndarray | None = None) -> None:
@@ -171,7 +173,7 @@ class EpisodeDynamics(ABC):
             kind = type(self)
             self._kernels = (
                 bind(kind.enter_all, self.rules, self.game, numbers, numbers),
-                bind(kind.step_all, self.rules, self.game, numbers, shown),
+                bind(kind.step_all, self.rules, self.game, numbers, shown, constants=self.num_envs >= MANY),
             )
         return self._kernels
 

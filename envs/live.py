@@ -191,7 +191,7 @@ class LiveBase(LiveEpisode):
         calls[:, :, PROMPT_TOKENS] = self.prompt_tokens
         nothing = np.zeros((1, self.pool.size), np.int16)
         rows = state_rows(nothing[:, 0], calls, nothing[:, 0], nothing, np.concatenate(known, axis=1))
-        self.recording = Recording(rows, rows.view(np.int16), records(0, {}))
+        self.recording = Recording(rows.shape[1], rows, rows.view(np.int16), records(0, {}))
 
     @abstractmethod
     def callable(self) -> np.ndarray:

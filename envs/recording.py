@@ -46,6 +46,7 @@ RESPONSE: dict[str, Any] = {name: np.dtype(kind) for name, kind in (
 class Recording(NamedTuple):
     """S states, C choices, R responses. `numbers` and `halves` are the same memory: a state is read in one go."""
 
+    width: int  # W
     numbers: np.ndarray  # (S, W) int32: think state (−1 none), and of each choice what `call_of` tells
     halves: np.ndarray  # (S, 2 W) int16, from `step_at` on: step, attempts of each choice, and in `UNIT`s the features:
     # text, extra features, estimates of each choice
@@ -162,7 +163,7 @@ def recording_of(log: Log, features: LogFeatures, fitted: tuple[Any, ...], wante
                 for name, table in zip(("states", "responses"), pack(log.arrays, features, wanted), strict=True):
                     np.save(partial / f"{name}.npy", table)
         rows, responses = _load(folder / "states.npy"), _load(folder / "responses.npy")
-        _kept[key] = Recording(rows, rows.view(np.int16), responses.view(response_type(wanted.fields)))
+        _kept[key] = Recording(rows.shape[1], rows, rows.view(np.int16), responses.view(response_type(wanted.fields)))
     _kept.move_to_end(key)
     if len(_kept) > KEPT:
         _kept.popitem(last=False)

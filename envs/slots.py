@@ -47,7 +47,7 @@ class Rules(NamedTuple):
     """What holds for all episodes until the next reset."""
 
     key: np.uint64  # of the run
-    group_size: int  # consecutive slots that share task and terms
+    group_size: np.int64  # consecutive slots that share task and terms
     own_noise: bool  # whether the slots of a group draw hidden things for themselves
     restart: bool  # whether a finished slot begins anew in the next step
     max_episode_steps: int

@@ -22,12 +22,20 @@ def index(number: int) -> int:
     return number
 
 
+def sized(array: np.ndarray, size: int) -> None:
+    """The promise that the last axis of an array is so long, which may be a constant, see `rlroute.jit.bind`.
+
+    It has to be given in the very kernel that is bound: out of one that this calls it comes too late for the compiler.
+    """
+    assert array.shape[-1] == size, f"the last axis of {array.shape} is not {size}"
+
+
 @functools.cache
 def compiled_hint(hint: Callable[..., Any]) -> Any:
-    """What numba takes in place of `prefetch` or `index`."""
+    """What numba takes in place of a hint."""
     from numba.extending import intrinsic
 
-    return intrinsic({prefetch: _prefetch, index: _index}[hint])
+    return intrinsic({prefetch: _prefetch, index: _index, sized: _sized}[hint])
 
 
 def _prefetch(_: Any, array: Any, row: Any, column: Any) -> Any:
@@ -53,19 +61,39 @@ def _prefetch(_: Any, array: Any, row: Any, column: Any) -> Any:
 
 def _index(_: Any, number: Any) -> Any:
     """An assumption of the compiler's."""
-    from llvmlite import ir
     from numba import types as kinds
-    from numba.core import cgutils
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value = context.cast(builder, arguments[0], signature.args[0], kinds.int64)
-        promise = ir.FunctionType(ir.VoidType(), [ir.IntType(1)])
-        promised = cgutils.get_or_insert_function(builder.module, promise, "llvm.assume")
-        builder.call(promised, [builder.icmp_unsigned("<", value, value.type(LARGEST))])
+        _assume(builder, builder.icmp_unsigned("<", value, value.type(LARGEST)))
         return value
 
     return kinds.int64(number), generate
 
 
-HINTS = (prefetch, index)
+def _sized(_: Any, array: Any, size: Any) -> Any:
+    """An assumption of the compiler's."""
+    from numba import types as kinds
+    from numba.core import cgutils
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        table = context.make_array(kind)(context, builder, arguments[0])
+        last = cgutils.unpack_tuple(builder, table.shape, kind.ndim)[-1]
+        known = context.cast(builder, arguments[1], signature.args[1], kinds.intp)
+        _assume(builder, builder.icmp_signed("==", last, known))
+        return context.get_dummy_value()
+
+    return kinds.void(array, size), generate
+
+
+def _assume(builder: Any, condition: Any) -> None:
+    from llvmlite import ir
+    from numba.core import cgutils
+
+    promise = ir.FunctionType(ir.VoidType(), [ir.IntType(1)])
+    builder.call(cgutils.get_or_insert_function(builder.module, promise, "llvm.assume"), [condition])
+
+
+HINTS = (prefetch, index, sized)
 LARGEST = 2**40  # more than any array has elements

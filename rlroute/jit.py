@@ -51,21 +51,33 @@ def record_type(fields: Mapping[str, Any]) -> np.dtype:
     return np.dtype((np.record, np.dtype(columns, align=True)))
 
 
-def bind(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+def bind(function: Callable[..., Any], *arguments: Any, constants: bool = False) -> Callable[..., Any]:
     """`function` as a call that is ready for arguments of the types of `arguments`.
 
     The compiled call does not look at types again: whoever binds it passes arrays of the same kind, dimension, memory
-    layout and writability ever after.
+    layout and writability ever after. With `constants` likewise every `int` and `bool` of the tuples has to stay as it
+    is, for these are compiled in: loops as long as they say unroll, and what they switch off is not there at all.
+    Numbers of NumPy's types may vary.
     """
     if not enabled():
         return functools.partial(_interpret, function)
-    import numba
 
     dispatcher = _dispatcher(function)
-    signature = tuple(numba.typeof(argument) for argument in arguments)
+    signature = tuple(_type_of(argument, constants) for argument in arguments)
     dispatcher.compile(signature)
     entry: Callable[..., Any] = dispatcher.overloads[signature].entry_point
     return entry
+
+
+def _type_of(argument: Any, constants: bool) -> Any:
+    """What numba is to know of an argument."""
+    import numba
+    from numba import types as kinds
+
+    if not (constants and isinstance(argument, tuple)):
+        return numba.typeof(argument)
+    parts = [kinds.literal(part) if type(part) in (int, bool) else _type_of(part, constants) for part in argument]
+    return kinds.NamedTuple(parts, type(argument)) if hasattr(argument, "_fields") else kinds.Tuple(parts)
 
 
 def enabled() -> bool:

@@ -16,6 +16,7 @@ from random_logs import many_questions, many_tasks
 from rlroute import jit
 from rlroute.envs import REGISTRY
 from rlroute.envs.effort_route.env import EffortRouteVectorEnv
+from rlroute.envs.episodes import MANY
 from rlroute.log import Log
 
 pytest.importorskip("numba")
@@ -25,6 +26,7 @@ pytestmark = [
 ]
 
 SLOTS, STEPS = 7, 200
+FEW, MANY_STEPS = 8, 60
 Make = Callable[..., Any]
 
 
@@ -88,6 +90,32 @@ def test_compiled_and_interpreted_kernels_give_the_same_bits(
         assert compiled.dtype == interpreted.dtype
         assert_array_equal(compiled, interpreted)
     assert sum(ended.sum() for ended in stories[0][4::7]) > SLOTS
+
+
+@pytest.mark.parametrize("env_id", [row.id for row in REGISTRY])
+def test_constants_compiled_in_for_many_slots_change_no_bit(env_id: str) -> None:
+    wide, narrow = (
+        gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point").unwrapped
+        for num_envs in (MANY, FEW)
+    )
+    for group in (1, 4):  # which is no constant
+        for env in (wide, narrow):
+            env.reset(seed=4, options={"group": group})
+        ends = 0
+        for k in range(MANY_STEPS):
+            mask = wide.dynamics.action_mask
+            score = np.sin(3.7 * k + 5.1 * np.arange(mask.size)).reshape(mask.shape)
+            action = np.where(mask == 1, score, -2).argmax(axis=1)
+            *shown, wide_info = wide.step(action)
+            *few, narrow_info = narrow.step(action[:FEW])
+            for many, some in zip(shown, few, strict=True):
+                assert_array_equal(many[:FEW], some)
+            for name in ("action_mask", "reward_vector", "totals"):
+                assert_array_equal(wide_info[name][:FEW], narrow_info[name])
+            ends += few[2].sum()
+        assert ends > 0
+        episode, task = (column.reshape(-1, group) for column in (wide.dynamics.episode, wide.dynamics.task))
+        assert (task == task[:, :1])[(episode == episode[:, :1]).all(axis=1)].all()
 
 
 @pytest.mark.parametrize("env_id", [row.id for row in REGISTRY])

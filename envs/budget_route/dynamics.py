@@ -52,6 +52,8 @@ class BudgetRouteDynamics(ReplayDynamics):
         self.horizon = int(self.arrays.step.max(initial=0))
         self.prompt_cache = self._prompt_cache()
         self.game = Game(
+            num_choices=self.pool.size,
+            num_tallies=len(self.tallies),
             slots=self.slots,
             calls=records((num_envs, self.pool.size), CALL),
             mask=np.zeros((num_envs, self.pool.size), np.int8),

@@ -62,9 +62,8 @@ def served_tokens(
 ) -> int:
     """Prompt tokens that a choice would serve from its cache now."""
     call = calls[i, choice]
-    if slots[i].elapsed_s - call.prefix_time_s > pool[choice].cache_ttl_s:
-        return 0
-    return min(call.prefix_tokens, max(prompt_tokens, 0))
+    lives = slots[i].elapsed_s - call.prefix_time_s <= pool[choice].cache_ttl_s
+    return min(call.prefix_tokens, max(prompt_tokens, 0)) * lives
 
 
 @kernel

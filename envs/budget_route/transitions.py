@@ -31,7 +31,7 @@ from rlroute.envs.slots import (
     refuse,
     show,
 )
-from rlroute.hints import index
+from rlroute.hints import index, sized
 from rlroute.jit import kernel
 from rlroute.pool import call_usd, reserve_usd
 from rlroute.rewards import ARES, RewardRules, ares, replay_reward
@@ -55,6 +55,8 @@ RESPONSE_FIELDS = (
 class Game(NamedTuple):
     """Everything that the kernels of BudgetRoute read and write."""
 
+    num_choices: int
+    num_tallies: int  # T
     slots: np.ndarray  # (num_envs,) records of `slots.SLOT` and `observation.TRACE`
     calls: np.ndarray  # (num_envs, num_choices) records of `observation.CALL`
     mask: np.ndarray  # (num_envs, num_choices) int8, 1 legal
@@ -73,6 +75,18 @@ class Game(NamedTuple):
 @kernel
 def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> bool:
     """One step of every slot, and what it shows; False, and nothing is done, where some number is no action."""
+    # Lengths that are compiled in where many slots step.
+    num_choices, frame, width = game.num_choices, game.frame, game.recording.width
+    num_features = frame.context_size + num_choices * frame.block_size
+    sized(game.pool, num_choices)
+    sized(game.calls, num_choices)
+    sized(game.in_pool, num_choices)
+    sized(game.mask, num_choices)
+    sized(shown.observation, num_features)
+    sized(game.tallies, game.num_tallies)
+    sized(shown.tallies, game.num_tallies)
+    sized(game.recording.numbers, width)
+    sized(game.recording.halves, 2 * width)
     if not are_actions(action, game.mask.shape[1]):
         return False
     for first in range(0, len(action), BLOCK):
@@ -194,8 +208,8 @@ def write_mask(game: Game, i: int) -> None:
     """A choice may be called where it is recorded, its expensive calls are not used up, and its reserve is covered."""
     me, pool = game.slots[i], game.pool
     for c in range(len(pool)):
-        legal = game.in_pool[i, c] and attempts_of(game.recording, me.state, c, len(pool)) > 0
-        legal = legal and (me.calls_left >= 1 or not pool[c].expensive)
+        legal = game.in_pool[i, c] & (attempts_of(game.recording, me.state, c, len(pool)) > 0)
+        legal &= (me.calls_left >= 1) | ~pool[c].expensive
         if legal and np.isfinite(me.usd_left):
             prompt, limit = call_of(game.recording, me.state, c, PROMPT_TOKENS), pool[c].max_completion_tokens
             legal = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd) <= me.usd_left

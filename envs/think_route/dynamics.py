@@ -60,6 +60,8 @@ class ThinkRouteDynamics(ReplayDynamics):
         self.layout = self.as_trained(make_layout(self.pool.size, self.arrays.extra.shape[1], arguments.checker, index))
         pool, recording = timed_pool(self.pool, self.l_ref), self.recording(self.layout)
         self.game = Game(
+            num_choices=self.pool.size,
+            num_tallies=len(self.tallies),
             slots=self.slots,
             calls=records((num_envs, self.pool.size), CALL),
             heard=no_replies(num_envs, arguments.max_rounds),

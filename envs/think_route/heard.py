@@ -52,6 +52,7 @@ class HouseRules(NamedTuple):
     checks: bool  # whether they can be asked for, which makes one more action
     commit: int  # index of COMMITS
     unlimited: bool  # whether attempts never run out
+    max_rounds: int  # calls in an episode
 
 
 def house_rules(arguments: dict[str, Any]) -> HouseRules:
@@ -63,6 +64,7 @@ def house_rules(arguments: dict[str, Any]) -> HouseRules:
         arguments["checker"] == "action",
         COMMITS.index(arguments["commit"]),
         arguments["repeat"] == "same",
+        int(arguments["max_rounds"]),
     )
 
 

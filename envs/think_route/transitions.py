@@ -34,7 +34,7 @@ from rlroute.envs.slots import (
 )
 from rlroute.envs.think_route.heard import UNLIMITED, HouseRules, accepted, add_reply, forget, write_mask
 from rlroute.envs.think_route.observation import observe_progress, observe_question, observe_reply, observe_terms
-from rlroute.hints import index
+from rlroute.hints import index, sized
 from rlroute.jit import kernel
 from rlroute.pool import reserve_usd
 from rlroute.rewards import RewardRules, replay_reward
@@ -62,6 +62,8 @@ RESPONSE_FIELDS = (
 class Game(NamedTuple):
     """Everything that the kernels of ThinkRoute read and write."""
 
+    num_choices: int
+    num_tallies: int  # T
     slots: np.ndarray  # (num_envs,) records of `slots.SLOT` and `heard.TRACE`
     calls: np.ndarray  # (num_envs, num_choices) records of `heard.CALL`
     heard: np.ndarray  # (num_envs, max_rounds) records of `heard.REPLY`
@@ -82,6 +84,21 @@ class Game(NamedTuple):
 @kernel
 def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> bool:
     """One step of every slot, and what it shows; False, and nothing is done, where some number is no action."""
+    # Lengths that are compiled in where many slots step.
+    num_choices, frame, width = game.num_choices, game.frame, game.recording.width
+    num_actions = 1 + game.house.checks + 2 * num_choices
+    num_features = frame.context_size + num_choices * frame.block_size
+    sized(game.pool, num_choices)
+    sized(game.calls, num_choices)
+    sized(game.in_pool, num_choices)
+    sized(game.heard, game.house.max_rounds)
+    sized(game.mask, num_actions)
+    sized(game.seen, num_features)
+    sized(shown.observation, num_features)
+    sized(game.tallies, game.num_tallies)
+    sized(shown.tallies, game.num_tallies)
+    sized(game.recording.numbers, width)
+    sized(game.recording.halves, 2 * width)
     if not are_actions(action, game.mask.shape[1]):
         return False
     for first in range(0, len(action), BLOCK):

@@ -56,8 +56,7 @@ class ToolGraphDynamics(EpisodeDynamics):
     family: ClassVar[str] = "rlroute/ToolGraph-v0"
     arguments_type = ToolGraphArguments
     slot_fields: ClassVar[dict[str, Any]] = TRACE
-    # Where an episode has come to (an index of `suites.STATES`), side effects repeated, risks taken, consultations.
-    tallies: ClassVar[tuple[str, ...]] = ("outcome", "repeated_effects", "risk_breaches", "model_calls")
+    tallies: ClassVar[tuple[str, ...]] = transitions.TALLIES
     enter_all = staticmethod(transitions.enter_all)
     step_all = staticmethod(transitions.step_all)
     arguments: ToolGraphArguments
@@ -84,6 +83,7 @@ class ToolGraphDynamics(EpisodeDynamics):
         known = Known.nothing(self.slots, self.tables, regime_records(self.regimes))
         self.faults = records((num_envs, self.num_tools), FAULT)
         self.game = Game(
+            num_tools=self.num_tools,
             sight=Sight(
                 known=known,
                 ways=records(self.num_tools, WAY),

@@ -22,7 +22,11 @@ from rlroute.envs.slots import (
 from rlroute.envs.terms import log_uniform
 from rlroute.envs.tool_graph.faults import draw_faults, is_faulty, is_restless, shows_alarm
 from rlroute.envs.tool_graph.observation import (
+    BLOCK_SIZE,
     CONTEXT_ACTIONS,
+    CONTEXT_SIZE,
+    INDEX_BLOCK,
+    INDEX_SIZE,
     Sight,
     observe_goal,
     observe_index,
@@ -47,7 +51,7 @@ from rlroute.envs.tool_graph.progress import (
 )
 from rlroute.envs.tool_graph.suites import STATES
 from rlroute.envs.tool_graph.utility import ESCALATED_VALUE, utility
-from rlroute.hints import index
+from rlroute.hints import index, sized
 from rlroute.jit import kernel
 
 CONSULT, DEMOTE, ESCALATE, FINISH = range(len(CONTEXT_ACTIONS))
@@ -55,6 +59,9 @@ FIRST_CALL = len(CONTEXT_ACTIONS)
 START, NOTHING = -1, -2  # no actions: an episode has begun, nothing was done
 RUNNING, GOAL, DEMOTED, ESCALATED, SILENT, STOPPED = range(len(STATES))
 NUM_STATES = len(STATES)
+# Of each episode: where it has come to (an index of STATES), side effects repeated, risks taken, consultations.
+TALLIES = ("outcome", "repeated_effects", "risk_breaches", "model_calls")
+NUM_TALLIES = len(TALLIES)
 CONSULT_LATENCY_S = 2.0
 MODEL_COST, REGIME = np.uint64(Stream.MODEL_COST), np.uint64(Stream.REGIME)
 
@@ -62,6 +69,7 @@ MODEL_COST, REGIME = np.uint64(Stream.MODEL_COST), np.uint64(Stream.REGIME)
 class Game(NamedTuple):
     """Everything that the kernels of ToolGraph read and write."""
 
+    num_tools: int
     sight: Sight
     faults: np.ndarray  # (num_envs, T) records of `faults.FAULT`, hidden
     met: np.ndarray  # (T,) inputs whose outputs stand, for working out which do
@@ -87,9 +95,20 @@ class Game(NamedTuple):
 @kernel
 def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> bool:
     """One step of every slot, and what it shows; False, and nothing is done, where some number is no action."""
+    # Lengths that are compiled in where many slots step.
+    known, num_tools = game.sight.known, game.num_tools
+    num_features = INDEX_SIZE + num_tools * INDEX_BLOCK if game.by_row else CONTEXT_SIZE + num_tools * BLOCK_SIZE
+    sized(known.tools, num_tools)
+    sized(known.table.tools, num_tools)
+    sized(game.faults, num_tools)
+    sized(game.sight.mask, FIRST_CALL + num_tools)
+    sized(game.sight.seen, num_features)
+    sized(shown.observation, num_features)
+    sized(game.tallies, NUM_TALLIES)
+    sized(shown.tallies, NUM_TALLIES)
     if not are_actions(action, game.sight.mask.shape[1]):
         return False
-    slots = game.sight.known.slots
+    slots = known.slots
     for i in range(len(action)):
         did = NOTHING
         restart = rules.restart and slots[i].finished
