@@ -13,6 +13,7 @@ from rlroute.jit import kernel, records
 from rlroute.rewards import INVALID_ACTION_REWARD, VECTOR_NAMES
 
 TASK = np.uint64(Stream.TASK)
+FLOAT32, FLOAT64, BOOL, INT64 = (np.dtype(name) for name in ("f4", "f8", "?", "i8"))  # looked up once, not every step
 
 # What a slot of any family holds.
 SLOT: dict[str, Any] = {
@@ -67,11 +68,17 @@ class Shown(NamedTuple):
 
 
 def nothing_shown(num_envs: int, num_features: int, num_tallies: int) -> Shown:
-    """Arrays for a step to fill. They are few pieces of memory: to ask for one takes as long as to move ten slots."""
-    vectors, ends = np.empty((2, num_envs, len(VECTOR_NAMES))), np.empty((2, num_envs), np.bool_)
-    observation = np.empty((num_envs, num_features), np.float32)
-    tallies = np.empty((num_envs, num_tallies), np.int64)
-    return Shown(observation, np.empty(num_envs), vectors[0], vectors[1], ends[0], ends[1], tallies)
+    """Arrays for a step to fill."""
+    vector = (num_envs, len(VECTOR_NAMES))
+    return Shown(
+        np.empty((num_envs, num_features), FLOAT32),
+        np.empty(num_envs, FLOAT64),
+        np.empty(vector, FLOAT64),
+        np.empty(vector, FLOAT64),
+        np.empty(num_envs, BOOL),
+        np.empty(num_envs, BOOL),
+        np.empty((num_envs, num_tallies), INT64),
+    )
 
 
 def idle_slots(num_envs: int, more: dict[str, Any]) -> np.ndarray:

@@ -7,6 +7,7 @@ the same features, a policy can score choices one by one with shared weights, wh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,19 +38,19 @@ class Layout:
     context_actions: tuple[str, ...]
     choice_actions: tuple[str, ...]
 
-    @property
+    @cached_property
     def context_size(self) -> int:
         return sum(feature.size for feature in self.context)
 
-    @property
+    @cached_property
     def block_size(self) -> int:
         return sum(feature.size for feature in self.choice)
 
-    @property
+    @cached_property
     def size(self) -> int:
         return self.context_size + self.num_choices * self.block_size
 
-    @property
+    @cached_property
     def num_actions(self) -> int:
         return len(self.context_actions) + self.num_choices * len(self.choice_actions)
 

@@ -11,7 +11,7 @@ from rlroute.envs.arguments import ReplayArguments, require_one_of
 from rlroute.envs.replay import ReplayDynamics
 from rlroute.envs.terms import Range
 from rlroute.envs.think_route import transitions
-from rlroute.envs.think_route.heard import CALL, COMMITS, TRACE, house_rules, no_replies
+from rlroute.envs.think_route.heard import CALL, COMMITS, MOST_ROUNDS, TRACE, house_rules, no_replies
 from rlroute.envs.think_route.observation import ESTIMATES, make_layout, timed_pool
 from rlroute.envs.think_route.transitions import Game
 from rlroute.jit import records
@@ -33,8 +33,8 @@ class ThinkRouteArguments(ReplayArguments):
         super().__post_init__()
         require_one_of("checker", self.checker, ("observe", "action", None))
         require_one_of("commit", self.commit, COMMITS)
-        if self.max_rounds < 1:
-            raise ValueError(f"max_rounds={self.max_rounds!r}: expected at least 1 call")
+        if not 1 <= self.max_rounds <= MOST_ROUNDS:
+            raise ValueError(f"max_rounds={self.max_rounds!r}: expected 1 to {MOST_ROUNDS:,} calls")
         for name in ("check_cost_usd", "think_cost_usd"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a price ≥ 0 in USD")
@@ -64,6 +64,7 @@ class ThinkRouteDynamics(ReplayDynamics):
             num_tallies=len(self.tallies),
             slots=self.slots,
             calls=records((num_envs, self.pool.size), CALL),
+            reserve_usd=np.zeros((num_envs, self.pool.size)),
             heard=no_replies(num_envs, arguments.max_rounds),
             mask=np.zeros((num_envs, self.layout.num_actions), np.int8),
             seen=np.zeros((num_envs, self.layout.size), np.float32),

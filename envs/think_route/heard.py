@@ -12,7 +12,7 @@ from rlroute.jit import kernel, records
 
 COMMITS = ("policy", "plurality", "verdict")
 POLICY, PLURALITY, VERDICT = range(len(COMMITS))
-UNLIMITED = 2**30  # attempts
+MOST_ROUNDS = UNLIMITED = 2**15 - 1  # of attempts
 
 # What a slot holds beside `rlroute.envs.slots.SLOT`.
 TRACE: dict[str, Any] = {
@@ -24,10 +24,9 @@ TRACE: dict[str, Any] = {
 }
 # What there is to a choice at the question at hand.
 CALL: dict[str, Any] = {
-    "reserve_usd": np.float64,
-    "attempts": np.int32,  # that there are
-    "count": np.int32,  # of them drawn
-    "latest": np.int32,  # position of its latest reply, −1 none
+    "attempts": np.int16,  # that there are
+    "count": np.int16,  # of them drawn
+    "latest": np.int16,  # position of its latest reply, −1 none
 }
 # A reply heard there.
 REPLY: dict[str, Any] = {
@@ -134,14 +133,13 @@ def write_mask(
     house: HouseRules,
     slots: np.ndarray,
     calls: np.ndarray,
+    reserve_usd: np.ndarray,
     heard: np.ndarray,
     i: int,
-    first: int,
-    beyond: int,
 ) -> bool:
     """Row `i` of the legal actions: think, check (if it can be asked), call and accept each choice.
 
-    Of the choices those from `first` to before `beyond`. Returns whether any of what was written is legal.
+    `reserve_usd` (num_envs, num_choices) is read under a budget only. Returns whether any is legal but a check.
     """
     me = slots[i]
     first_call, num_choices = 1 + house.checks, calls.shape[1]
@@ -151,9 +149,10 @@ def write_mask(
     if house.checks:
         unseen = me.num_heard > 0 and heard[i, max(me.num_heard - 1, 0)].checkable
         mask[i, 1] = unseen and rounds_left and house.check_cost_usd <= usd_left
-    for c in range(first, beyond):
+    for c in range(num_choices):
         call = calls[i, c]
-        ready = rounds_left & (call.count < call.attempts) & (call.reserve_usd <= usd_left)
+        ready = rounds_left & (call.count < call.attempts)
+        ready = ready and (usd_left == math.inf or reserve_usd[i, c] <= usd_left)
         mask[i, first_call + c], mask[i, first_call + num_choices + c] = ready, call.latest >= 0
         legal |= ready
     return legal

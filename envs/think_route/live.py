@@ -64,6 +64,7 @@ class ThinkRouteLive(LiveBase):
         self.slots["rounds_left"] = rounds
         self.timed = timed_pool(self.pool, self.l_ref)
         self.frame = make_frame(self.layout, self.c_ref, 0)
+        self.reserve_usd = np.zeros((1, self.pool.size))
         self._moved = False
         self._codes: dict[str, int] = {}
 
@@ -75,7 +76,7 @@ class ThinkRouteLive(LiveBase):
             self.slots["depth"] += 1
             self._moved = False
         self.slots["think_state"] = 0 if can_think else -1
-        self.calls["reserve_usd"] = self.pool.reserve_usd(self.prompt_tokens)
+        self.reserve_usd = self.pool.reserve_usd(self.prompt_tokens)
 
     def callable(self) -> np.ndarray:
         first_call, first_accept = self.layout.action("call", 0), self.layout.action("accept", 0)
@@ -83,7 +84,7 @@ class ThinkRouteLive(LiveBase):
 
     def action_mask(self) -> np.ndarray:
         mask = np.zeros((1, self.layout.num_actions), np.int8)
-        write_mask(mask, self.house, self.slots, self.calls, self.heard, 0, 0, self.pool.size)
+        write_mask(mask, self.house, self.slots, self.calls, self.reserve_usd, self.heard, 0)
         return mask
 
     def write(self, out: np.ndarray) -> None:
@@ -92,8 +93,8 @@ class ThinkRouteLive(LiveBase):
         observe_question(out, 0, self.frame, slots, self.timed, self.recording, 0)
         for choice in np.flatnonzero(calls[0]["latest"] >= 0).tolist():
             observe_reply(out, 0, self.frame, calls, heard, choice)
-        seen = (out, 0, self.frame, self.house, slots, calls, heard)
-        observe_progress(*seen, self.action_mask(), 0, self.pool.size)
+        seen = (out, 0, self.frame, self.house, slots, calls, self.reserve_usd, heard)
+        observe_progress(*seen, self.action_mask())
 
     def taken(self, action: str, choice: int | None) -> float:
         self._moved = action in ("think", "accept")

@@ -164,23 +164,17 @@ def observe_progress(
     house: HouseRules,
     slots: np.ndarray,  # (num_envs,) records of `SLOT` and `TRACE`
     calls: np.ndarray,  # (num_envs, num_choices) records of `CALL`
+    reserve_usd: np.ndarray,  # (num_envs, num_choices), read under a budget only
     heard: np.ndarray,  # (num_envs, max_rounds) records of `REPLY`
     mask: np.ndarray,  # (num_envs, num_actions) int8
-    first: int,
-    beyond: int,
 ) -> None:
-    """Fill what any step may change: what is left, what may be done, how the answers heard agree.
-
-    What may be done is told of the choices from `first` to before `beyond`.
-    """
+    """Fill what any step may change: what is left, what may be done, how the answers heard agree."""
     me, first_call = slots[i], 1 + house.checks
     of_rounds, of_heard = 1.0 / heard.shape[1], 1.0 / max(me.num_heard, 1)  # shares: divisions are slow
     if frame.static_size == 0:
         out[i, 3], out[i, 4] = money_feature(me.usd_left * frame.per_usd), me.rounds_left * of_rounds
         out[i, 5] = can_think(house, slots, i)
         out[i, 6], out[i, 7] = me.num_heard * of_rounds, me.distinct * of_rounds
-        for c in range(first, beyond):
-            out[i, block_at(frame, c)] = mask[i, first_call + c]
     else:
         at = index(frame.static_size)
         out[i, at + SPENT] = penalty_feature(me.cost_weight, me.cost_usd * frame.per_usd)
@@ -189,10 +183,13 @@ def observe_progress(
         out[i, at + CAN_THINK] = can_think(house, slots, i)
         out[i, at + HEARD] = me.num_heard * of_rounds
         out[i, at + DISTINCT] = me.distinct * of_rounds
-        for c in range(first, beyond):
-            block = block_at(frame, c)
+    for c in range(calls.shape[1]):
+        block = block_at(frame, c)
+        if frame.static_size == 0:
+            out[i, block] = mask[i, first_call + c]
+        else:
             out[i, block + CALLABLE] = mask[i, first_call + c]
-            out[i, block + RESERVE] = reserve_share(calls[i, c].reserve_usd, me.usd_left)
+            out[i, block + RESERVE] = reserve_share(reserve_usd[i, c], me.usd_left)
     for k in range(heard.shape[1]):
         reply = heard[i, k]
         if reply.choice < 0:

@@ -66,6 +66,7 @@ class Game(NamedTuple):
     num_tallies: int  # T
     slots: np.ndarray  # (num_envs,) records of `slots.SLOT` and `heard.TRACE`
     calls: np.ndarray  # (num_envs, num_choices) records of `heard.CALL`
+    reserve_usd: np.ndarray  # (num_envs, num_choices) of the question at hand, kept under a budget only
     heard: np.ndarray  # (num_envs, max_rounds) records of `heard.REPLY`
     mask: np.ndarray  # (num_envs, num_actions) int8, 1 legal
     seen: np.ndarray  # (num_envs, layout.size) float32, the observations
@@ -91,6 +92,7 @@ def step_all(rules: Rules, game: Game, action: np.ndarray, shown: Shown) -> bool
     sized(game.pool, num_choices)
     sized(game.calls, num_choices)
     sized(game.in_pool, num_choices)
+    sized(game.reserve_usd, num_choices)
     sized(game.heard, game.house.max_rounds)
     sized(game.mask, num_actions)
     sized(game.seen, num_features)
@@ -203,17 +205,15 @@ def open_episode(game: Game, i: int) -> None:
 @kernel
 def learn(game: Game, i: int) -> bool:
     """What slot `i` sees where it has entered a question, or heard a reply; returns whether anything is legal."""
-    me, first, beyond = game.slots[i], 0, len(game.pool)
+    me = game.slots[i]
     if me.entered >= 0:
         arrive(game, i)
     else:
         choice = index(game.heard[i, index(me.num_heard - 1)].choice)
         observe_reply(game.seen, i, game.frame, game.calls, game.heard, choice)
-        if me.rounds_left > 0 and math.isinf(me.usd_left):  # nothing that other choices depend on has changed
-            first, beyond = choice, choice + 1
-    house, slots, calls, heard = game.house, game.slots, game.calls, game.heard
-    legal = write_mask(game.mask, house, slots, calls, heard, i, first, beyond)
-    observe_progress(game.seen, i, game.frame, house, slots, calls, heard, game.mask, first, beyond)
+    house, slots, calls, reserve, heard = game.house, game.slots, game.calls, game.reserve_usd, game.heard
+    legal = write_mask(game.mask, house, slots, calls, reserve, heard, i)
+    observe_progress(game.seen, i, game.frame, house, slots, calls, reserve, heard, game.mask)
     return legal
 
 
@@ -226,11 +226,11 @@ def arrive(game: Game, i: int) -> None:
     forget(game.slots, game.calls, game.heard, i)
     me.think_state = game.recording.numbers[me.state, THINK_STATE]
     for c in range(len(pool)):
-        prompt = call_of(game.recording, me.state, c, PROMPT_TOKENS)
         attempts = attempts_of(game.recording, me.state, c, len(pool)) if game.in_pool[i, c] else 0
         game.calls[i, c].attempts = UNLIMITED if game.house.unlimited and attempts > 0 else attempts
-        limit = pool[c].max_completion_tokens
-        game.calls[i, c].reserve_usd = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd)
+        if me.usd_left < math.inf:
+            prompt, limit = call_of(game.recording, me.state, c, PROMPT_TOKENS), pool[c].max_completion_tokens
+            game.reserve_usd[i, c] = reserve_usd(prompt, limit, pool[c].input_usd, pool[c].output_usd)
     observe_question(game.seen, i, game.frame, game.slots, pool, game.recording, me.state)
 
 
