@@ -136,10 +136,13 @@ def write_mask(
     reserve_usd: np.ndarray,
     heard: np.ndarray,
     i: int,
+    first: int,
+    beyond: int,
 ) -> bool:
     """Row `i` of the legal actions: think, check (if it can be asked), call and accept each choice.
 
-    `reserve_usd` (num_envs, num_choices) is read under a budget only. Returns whether any is legal but a check.
+    Of the choices those from `first` to before `beyond`; `reserve_usd` (num_envs, num_choices) is read under a budget
+    only. Returns whether any of what was written is legal.
     """
     me = slots[i]
     first_call, num_choices = 1 + house.checks, calls.shape[1]
@@ -149,7 +152,7 @@ def write_mask(
     if house.checks:
         unseen = me.num_heard > 0 and heard[i, max(me.num_heard - 1, 0)].checkable
         mask[i, 1] = unseen and rounds_left and house.check_cost_usd <= usd_left
-    for c in range(num_choices):
+    for c in range(first, beyond):
         call = calls[i, c]
         ready = rounds_left & (call.count < call.attempts)
         ready = ready and (usd_left == math.inf or reserve_usd[i, c] <= usd_left)

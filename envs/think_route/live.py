@@ -84,7 +84,7 @@ class ThinkRouteLive(LiveBase):
 
     def action_mask(self) -> np.ndarray:
         mask = np.zeros((1, self.layout.num_actions), np.int8)
-        write_mask(mask, self.house, self.slots, self.calls, self.reserve_usd, self.heard, 0)
+        write_mask(mask, self.house, self.slots, self.calls, self.reserve_usd, self.heard, 0, 0, self.pool.size)
         return mask
 
     def write(self, out: np.ndarray) -> None:
@@ -94,7 +94,7 @@ class ThinkRouteLive(LiveBase):
         for choice in np.flatnonzero(calls[0]["latest"] >= 0).tolist():
             observe_reply(out, 0, self.frame, calls, heard, choice)
         seen = (out, 0, self.frame, self.house, slots, calls, self.reserve_usd, heard)
-        observe_progress(*seen, self.action_mask())
+        observe_progress(*seen, self.action_mask(), 0, self.pool.size)
 
     def taken(self, action: str, choice: int | None) -> float:
         self._moved = action in ("think", "accept")

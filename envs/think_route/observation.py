@@ -167,8 +167,13 @@ def observe_progress(
     reserve_usd: np.ndarray,  # (num_envs, num_choices), read under a budget only
     heard: np.ndarray,  # (num_envs, max_rounds) records of `REPLY`
     mask: np.ndarray,  # (num_envs, num_actions) int8
+    first: int,
+    beyond: int,
 ) -> None:
-    """Fill what any step may change: what is left, what may be done, how the answers heard agree."""
+    """Fill what any step may change: what is left, what may be done, how the answers heard agree.
+
+    What may be done is told of the choices from `first` to before `beyond`.
+    """
     me, first_call = slots[i], 1 + house.checks
     of_rounds, of_heard = 1.0 / heard.shape[1], 1.0 / max(me.num_heard, 1)  # shares: divisions are slow
     if frame.static_size == 0:
@@ -183,7 +188,7 @@ def observe_progress(
         out[i, at + CAN_THINK] = can_think(house, slots, i)
         out[i, at + HEARD] = me.num_heard * of_rounds
         out[i, at + DISTINCT] = me.distinct * of_rounds
-    for c in range(calls.shape[1]):
+    for c in range(first, beyond):
         block = block_at(frame, c)
         if frame.static_size == 0:
             out[i, block] = mask[i, first_call + c]
