@@ -20,7 +20,7 @@ from rlroute.layout import Layout
 from rlroute.rewards import VECTOR_NAMES, Totals
 from rlroute.splits import SPLITS
 
-MANY = 64  # episodes at once are worth some seconds for a step compiled for them alone
+MANY = 64  # and more episodes at once are worth some seconds for a step compiled for their sizes and rules
 
 
 class EpisodeDynamics(ABC):
@@ -145,12 +145,18 @@ class EpisodeDynamics(ABC):
         """From here on so many consecutive slots share task and terms."""
         self.group_size, self._rules = group_size, None
 
+    def restart(self, finished: bool) -> None:
+        """From here on finished slots begin anew in the next step, or stay idle."""
+        self.restarts, self._rules, self._kernels = finished, None, None
+
     @property
     def rules(self) -> Rules:
         """What holds for all episodes until the next reset."""
         if self._rules is None:
             own, bounds = self.arguments.group_noise == "own", self.arguments.ranges.bounds
-            self._rules = Rules(self.key, np.int64(self.group_size), own, self.restarts, self.max_episode_steps, bounds)
+            # What NumPy's numbers say is not compiled in: it varies, or is not worth another compilation.
+            group_size, most_steps = np.int64(self.group_size), np.int64(self.max_episode_steps)
+            self._rules = Rules(self.key, group_size, own, self.restarts, most_steps, bounds)
         return self._rules
 
     def begin(self, which: np.ndarray, tasks: np.ndarray | None = None) -> None:

@@ -45,13 +45,13 @@ SLOT: dict[str, Any] = {
 
 
 class Rules(NamedTuple):
-    """What holds for all episodes until the next reset."""
+    """What holds for all episodes until the next reset; `bool`s for good, for these may be compiled in."""
 
     key: np.uint64  # of the run
     group_size: np.int64  # consecutive slots that share task and terms
     own_noise: bool  # whether the slots of a group draw hidden things for themselves
     restart: bool  # whether a finished slot begins anew in the next step
-    max_episode_steps: int
+    max_episode_steps: np.int64
     bounds: TermBounds
 
 

@@ -1,4 +1,4 @@
-"""What kernels tell the processor and the compiler beside what is to be done. Uncompiled, they change nothing."""
+"""What kernels tell the processor and the compiler beside what is to be done, which it does not change."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def index(number: int) -> int:
 
 
 def sized(array: np.ndarray, size: int) -> None:
-    """The promise that the last axis of an array is so long, which may be a constant, see `rlroute.jit.bind`.
+    """The promise that the last axis of an array has `size` elements, a constant perhaps, see `rlroute.jit.bind`.
 
-    It has to be given in the very kernel that is bound: out of one that this calls it comes too late for the compiler.
+    Uncompiled it is checked. Compiled code relies on it: what a broken promise leads to is undefined. It belongs in the
+    kernel that is bound, for in one that this calls the compiler makes little of it.
     """
     assert array.shape[-1] == size, f"the last axis of {array.shape} is not {size}"
 

@@ -2,7 +2,8 @@
 
 A function marked with `kernel` is plain Python: it can be called, tested and read as such, and importing it loads no
 numba. `bind` compiles it, with all kernels that it calls by name, for arguments of given types. Compiled code is kept
-on disk under a hash of the sources, so that it is made once a machine and never stale. ``RLROUTE_JIT=0`` switches
+on disk under a hash of the sources, so that it is made once a machine (with constants, once for each of them) and never
+stale. ``RLROUTE_JIT=0`` switches
 compilation off; results are the same, bit for bit, only slower.
 """
 
@@ -57,7 +58,7 @@ def bind(function: Callable[..., Any], *arguments: Any, constants: bool = False)
     The compiled call does not look at types again: whoever binds it passes arrays of the same kind, dimension, memory
     layout and writability ever after. With `constants` likewise every `int` and `bool` of the tuples has to stay as it
     is, for these are compiled in: loops as long as they say unroll, and what they switch off is not there at all.
-    Numbers of NumPy's types may vary.
+    Floats, and all numbers of NumPy's types, may vary.
     """
     if not enabled():
         return functools.partial(_interpret, function)

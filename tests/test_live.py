@@ -637,6 +637,8 @@ def test_a_policy_without_its_text_model_is_refused(budget_router: tuple[Scripte
         (("family",), "rlroute/NoRoute-v0"),
         (("arguments", "preference"), [1.0, 0.1]),
         (("arguments", "think_cost_usd"), -1.0),
+        (("arguments", "max_rounds"), 40_000),
+        (("constants", "max_attempts"), 0),
         (("choices", "large", "input_usd"), -1e-6),
         (("choices", "large", "cached_input_usd"), float("nan")),
         (("reference", "cost_usd"), "dear"),

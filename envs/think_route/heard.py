@@ -12,7 +12,8 @@ from rlroute.jit import kernel, records
 
 COMMITS = ("policy", "plurality", "verdict")
 POLICY, PLURALITY, VERDICT = range(len(COMMITS))
-MOST_ROUNDS = UNLIMITED = 2**15 - 1  # of attempts
+MOST_ROUNDS = 2**15 - 1  # calls that are counted
+UNLIMITED = MOST_ROUNDS  # attempts: more are never drawn
 
 # What a slot holds beside `rlroute.envs.slots.SLOT`.
 TRACE: dict[str, Any] = {

@@ -12,6 +12,7 @@ from rlroute.envs.live import LiveBase
 from rlroute.envs.observing import make_frame
 from rlroute.envs.think_route.heard import (
     CALL,
+    MOST_ROUNDS,
     TRACE,
     UNLIMITED,
     accepted,
@@ -51,8 +52,10 @@ class ThinkRouteLive(LiveBase):
             policy.value("arguments", name)
         for name in ("think_cost_usd", "check_cost_usd"):
             cls.check_price(policy, "arguments", name)
-        policy.value("arguments", "max_rounds", kind=Real)
-        policy.value("constants", "max_attempts", kind=Real)
+        for path in (("arguments", "max_rounds"), ("constants", "max_attempts")):
+            calls = policy.value(*path, kind=Real)
+            if not 1 <= calls <= MOST_ROUNDS:
+                raise policy.fault(path, repr(calls), f"a number of calls from 1 to {MOST_ROUNDS:,}")
 
     def __init__(self, policy: TrainedPolicy, terms: Mapping[str, float | None]) -> None:
         super().__init__(policy, terms)

@@ -41,7 +41,7 @@ from rlroute.rewards import RewardRules, replay_reward
 
 BLOCK = 64  # slots whose responses are awaited together
 AHEAD = 6  # slots by which states are asked for before they are read
-MANY_CHOICES = 16  # with up to so many it is quicker to tell of all, in a loop of one length, than to choose
+FEW_CHOICES = 16  # of up to so many it is quicker to tell all, in a loop of one length, than to choose
 LED_TO = -2  # in place of a state: the one that the slot's response leads to
 THINK, CHECK = range(2)
 RESPONSE_FIELDS = (
@@ -212,7 +212,7 @@ def learn(game: Game, i: int) -> bool:
     else:
         choice = index(game.heard[i, index(me.num_heard - 1)].choice)
         observe_reply(game.seen, i, game.frame, game.calls, game.heard, choice)
-        if game.num_choices > MANY_CHOICES and me.rounds_left > 0 and math.isinf(me.usd_left):
+        if game.num_choices > FEW_CHOICES and me.rounds_left > 0 and math.isinf(me.usd_left):
             first, beyond = choice, choice + 1  # nothing that others depend on has changed
     house, slots, calls, reserve, heard = game.house, game.slots, game.calls, game.reserve_usd, game.heard
     legal = write_mask(game.mask, house, slots, calls, reserve, heard, i, first, beyond)
