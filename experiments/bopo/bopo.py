@@ -50,7 +50,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "BoPO without bonus": {"bonus": 0.0},
 }
 METHODS = ("PPO", "GRPO", "RLOO", BOPO, *ABLATIONS)
-STEPS = 3_000_000
+STEPS = 5_000_000
 PPO_KNOBS: dict[str, Any] = {"num_envs": 1024, "minibatch": 8192, "learning_rate": 0.002}
 GROUP_KNOBS: dict[str, Any] = {
     "num_envs": 1024,
