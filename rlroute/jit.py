@@ -2,9 +2,8 @@
 
 A function marked with `kernel` is plain Python: it can be called, tested and read as such, and importing it loads no
 numba. `bind` compiles it, with all kernels that it calls by name, for arguments of given types. Compiled code is kept
-on disk under a hash of the sources, so that it is made once a machine (with constants, once for each of them) and never
-stale. ``RLROUTE_JIT=0`` switches
-compilation off; results are the same, bit for bit, only slower.
+on disk under a hash of the sources, so that it is made once a machine (for every set of constants) and never stale.
+``RLROUTE_JIT=0`` switches compilation off; results are the same, bit for bit, only slower.
 """
 
 from __future__ import annotations
