@@ -20,7 +20,7 @@ from rlroute.layout import Layout
 from rlroute.rewards import VECTOR_NAMES, Totals
 from rlroute.splits import SPLITS
 
-MANY = 64  # and more episodes at once are worth some seconds for a step compiled for their sizes and rules
+MANY = 64  # and more episodes at once, of runs without end, are worth a step compiled for their sizes and rules
 
 
 class EpisodeDynamics(ABC):
@@ -53,6 +53,7 @@ class EpisodeDynamics(ABC):
         self.key = np.uint64(0)
         self.group_size = 1
         self.restarts = False  # whether a finished slot begins anew in the next step
+        self.endless = False  # whether a run goes on when all episodes have ended
         self._rules: Rules | None = None
         self._kernels: tuple[Callable[..., None], Callable[..., bool]] | None = None
 
@@ -145,9 +146,9 @@ class EpisodeDynamics(ABC):
         """From here on so many consecutive slots share task and terms."""
         self.group_size, self._rules = group_size, None
 
-    def restart(self, finished: bool) -> None:
-        """From here on finished slots begin anew in the next step, or stay idle."""
-        self.restarts, self._rules, self._kernels = finished, None, None
+    def run(self, restarts: bool, endless: bool) -> None:
+        """From here on finished slots begin anew in the next step or not; `endless` if steps may well be millions."""
+        self.restarts, self.endless, self._rules, self._kernels = restarts, endless, None, None
 
     @property
     def rules(self) -> Rules:
@@ -176,10 +177,10 @@ class EpisodeDynamics(ABC):
         """The two kernels, ready to be called."""
         if self._kernels is None:
             numbers, shown = np.zeros(1, np.int64), nothing_shown(1, self.layout.size, len(self.tallies))
-            kind = type(self)
+            kind, constants = type(self), self.endless and self.num_envs >= MANY
             self._kernels = (
                 bind(kind.enter_all, self.rules, self.game, numbers, numbers),
-                bind(kind.step_all, self.rules, self.game, numbers, shown, constants=self.num_envs >= MANY),
+                bind(kind.step_all, self.rules, self.game, numbers, shown, constants=constants),
             )
         return self._kernels
 

@@ -77,7 +77,8 @@ class RoutingVectorEnv(gym.vector.VectorEnv, gym.utils.EzPickle):
         self.single_action_space = gym.spaces.Discrete(self.layout.num_actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.dynamics.restart(finished=mode is AutoresetMode.NEXT_STEP)
+        next_step, disabled = mode is AutoresetMode.NEXT_STEP, mode is AutoresetMode.DISABLED
+        self.dynamics.run(restarts=next_step, endless=not disabled)
         self._everyone = np.ones(num_envs, bool)
         self._keyed = False
 

@@ -27,6 +27,7 @@ pytestmark = [
 
 SLOTS, STEPS = 7, 200
 FEW, MANY_STEPS = 8, 60
+COMPARED = ("rlroute/ThinkRoute-v0", "rlroute/BudgetRoute-v0")  # in quick tests
 Make = Callable[..., Any]
 
 
@@ -79,11 +80,12 @@ def played(env: Any) -> list[np.ndarray]:
         (effort_vec, many_tasks, {"reward": "ares", "budget_calls": 3}),
     ],
 )
+@pytest.mark.parametrize("constants", [False, pytest.param(True, marks=pytest.mark.slow)])  # True compiles anew each
 def test_compiled_and_interpreted_kernels_give_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch, make: Make, log: Callable[[], Log], arguments: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, make: Make, log: Callable[[], Log], arguments: dict[str, Any], constants: bool
 ) -> None:
     stories = []
-    monkeypatch.setattr(episodes, "MANY", 1)  # so that there are constants
+    monkeypatch.setattr(episodes, "MANY", 1 if constants else MANY)
     for switch in ("1", "0"):
         monkeypatch.setenv("RLROUTE_JIT", switch)
         assert jit.enabled() == (switch == "1")
@@ -94,7 +96,9 @@ def test_compiled_and_interpreted_kernels_give_the_same_bits(
     assert sum(ended.sum() for ended in stories[0][4::7]) > SLOTS
 
 
-@pytest.mark.parametrize("env_id", [row.id for row in REGISTRY])
+@pytest.mark.parametrize(
+    "env_id", [pytest.param(row.id, marks=[pytest.mark.slow] * (row.id not in COMPARED)) for row in REGISTRY]
+)
 def test_constants_compiled_in_for_many_slots_change_no_bit(env_id: str) -> None:
     wide, narrow = (
         gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point").unwrapped
