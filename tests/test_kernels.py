@@ -27,7 +27,7 @@ pytestmark = [
 
 SLOTS, STEPS = 7, 200
 FEW, MANY_STEPS = 8, 60
-COMPARED = ("rlroute/ThinkRoute-v0", "rlroute/BudgetRoute-v0")  # in quick tests
+COMPARED = ("rlroute/ThinkRoute-v0",)  # in quick tests
 Make = Callable[..., Any]
 
 
