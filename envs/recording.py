@@ -46,7 +46,7 @@ RESPONSE: dict[str, Any] = {name: np.dtype(kind) for name, kind in (
 class Recording(NamedTuple):
     """S states, C choices, R responses. `numbers` and `halves` are the same memory: a state is read in one go."""
 
-    width: int  # W
+    width: int  # W, as a constant to be compiled in, see `hints.sized`
     numbers: np.ndarray  # (S, W) int32: think state (−1 none), and of each choice what `call_of` tells
     halves: np.ndarray  # (S, 2 W) int16, from `step_at` on: step, attempts of each choice, and in `UNIT`s the features:
     # text, extra features, estimates of each choice

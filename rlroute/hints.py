@@ -1,4 +1,4 @@
-"""What kernels tell the processor and the compiler beside what is to be done, which it does not change."""
+"""What kernels tell the processor and the compiler beside what is to be done; results are the same without."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from random_logs import many_questions, of_test, same, watch
 
 from rlroute.envs import think_route
+from rlroute.envs.think_route.dynamics import ThinkRouteArguments
 from rlroute.envs.think_route.experience import response_worth
 
 pytestmark = [
@@ -121,6 +122,12 @@ def test_accepting_an_empty_reply_to_a_sub_question_ends_the_episode_with_nothin
 
 
 # -- rounds and attempts ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_rounds", [0, 40_000])
+def test_rounds_that_cannot_be_counted_are_refused(max_rounds: int) -> None:
+    with pytest.raises(ValueError, match=f"max_rounds={max_rounds}: expected 1 to 32,767 calls"):
+        ThinkRouteArguments(max_rounds=max_rounds)
 
 
 def test_after_max_rounds_only_accepting_is_allowed() -> None:

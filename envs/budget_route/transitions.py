@@ -55,8 +55,8 @@ RESPONSE_FIELDS = (
 class Game(NamedTuple):
     """Everything that the kernels of BudgetRoute read and write."""
 
-    num_choices: int
-    num_tallies: int  # T
+    num_choices: int  # the arrays tell too, but not as a constant to be compiled in, see `hints.sized`
+    num_tallies: int  # T, likewise
     slots: np.ndarray  # (num_envs,) records of `slots.SLOT` and `observation.TRACE`
     calls: np.ndarray  # (num_envs, num_choices) records of `observation.CALL`
     mask: np.ndarray  # (num_envs, num_choices) int8, 1 legal

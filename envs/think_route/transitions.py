@@ -63,8 +63,8 @@ RESPONSE_FIELDS = (
 class Game(NamedTuple):
     """Everything that the kernels of ThinkRoute read and write."""
 
-    num_choices: int
-    num_tallies: int  # T
+    num_choices: int  # the arrays tell too, but not as a constant to be compiled in, see `hints.sized`
+    num_tallies: int  # T, likewise
     slots: np.ndarray  # (num_envs,) records of `slots.SLOT` and `heard.TRACE`
     calls: np.ndarray  # (num_envs, num_choices) records of `heard.CALL`
     reserve_usd: np.ndarray  # (num_envs, num_choices) of the question at hand, kept under a budget only

@@ -69,7 +69,7 @@ MODEL_COST, REGIME = np.uint64(Stream.MODEL_COST), np.uint64(Stream.REGIME)
 class Game(NamedTuple):
     """Everything that the kernels of ToolGraph read and write."""
 
-    num_tools: int
+    num_tools: int  # T; the arrays tell too, but not as a constant to be compiled in, see `hints.sized`
     sight: Sight
     faults: np.ndarray  # (num_envs, T) records of `faults.FAULT`, hidden
     met: np.ndarray  # (T,) inputs whose outputs stand, for working out which do
